@@ -1,0 +1,23 @@
+//! A black-box load tester for Tidings: it knows the outside contract and nothing else.
+//!
+//! One file per scenario, each of which is a set of `Options`, a `run` against a [`Node`] and a [`Report`]:
+//!
+//! | scenario    | what it measures                                                                  |
+//! |-------------|-----------------------------------------------------------------------------------|
+//! | [`hold`]    | memory and processor time of the server per idle stream                           |
+//! | [`latency`] | time from publish to receive, at a given rate                                     |
+//! | [`publish`] | appends per second with so many in flight, each durable before it is acknowledged |
+//!
+//! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
+//! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it) and [`report`].
+
+pub mod chunked;
+pub mod hold;
+pub mod latency;
+pub mod process;
+pub mod publish;
+pub mod report;
+pub mod stream;
+pub mod target;
+
+pub use self::{report::Report, target::Node};

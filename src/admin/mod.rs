@@ -1,0 +1,212 @@
+//! The admin port: whether the node lives, and what it can do. For operators and orchestrators, not for the public.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /livez` | 200 while the process can do its work at all; 503 when only a restart helps |
+//! | `GET /readyz` | 200 when every part is ready, else 503 |
+//! | `GET /readyz/<part>` | 200 when this part is ready, else 503: `streams`, `publishing` |
+//!
+//! The body says why, as JSON: `{"status":"ready","parts":{"streams":"ready","publishing":"…why not…"}}`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde_json::{Map, Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::problem::Problem;
+
+/// How many connections there may be; more wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// How long a request's head may take, and how long a connection may be idle between requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait when accepting fails, as it does when there are no file descriptors left: they come back as connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the node says of itself.
+pub trait Health: Send + Sync + 'static {
+    /// Why only a restart helps, if so.
+    fn dead(&self) -> Option<String>;
+
+    /// Its parts, each with the reason why it is not ready, if it is not.
+    fn parts(&self) -> Vec<(&'static str, Option<String>)>;
+}
+
+/// Serves the admin port until `stop` is cancelled. Not gracefully: a client that keeps its connection open must not keep the node from stopping.
+pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, stop: CancellationToken) {
+    let service = TowerToHyperService::new(router(health));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    // They are dropped, and with that closed, when this returns.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, peer)) => {
+                    let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+                    connections.spawn(async move {
+                        if let Err(error) = connection.await {
+                            debug!(%peer, %error, "a connection to the admin port failed");
+                        }
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "a connection to the admin port could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+fn router(health: Arc<dyn Health>) -> Router {
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/readyz/{part}", get(part_ready))
+        .fallback(|| async { problem("there are /livez, /readyz and /readyz/<part>") })
+        .with_state(health)
+}
+
+async fn live(State(health): State<Arc<dyn Health>>) -> Response {
+    match health.dead() {
+        None => (StatusCode::OK, Json(json!({ "status": "alive" }))).into_response(),
+        Some(why) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "status": "dead", "reason": why })),
+        )
+            .into_response(),
+    }
+}
+
+async fn ready(State(health): State<Arc<dyn Health>>) -> Response {
+    tell(health.parts())
+}
+
+async fn part_ready(State(health): State<Arc<dyn Health>>, Path(asked): Path<String>) -> Response {
+    let parts: Vec<_> = health.parts().into_iter().filter(|(part, _)| *part == asked).collect();
+    if parts.is_empty() {
+        return problem(&format!("this node has no part {asked:?}"));
+    }
+    tell(parts)
+}
+
+fn problem(detail: &str) -> Response {
+    Problem::new(StatusCode::NOT_FOUND, detail)
+        .into_response()
+        .map(Body::from)
+}
+
+fn tell(parts: Vec<(&'static str, Option<String>)>) -> Response {
+    let ready = parts.iter().all(|(_, why_not)| why_not.is_none());
+    let (code, status) = if ready {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    };
+    let parts: Map<_, _> = parts
+        .into_iter()
+        .map(|(part, why_not)| {
+            (
+                part.to_owned(),
+                Value::String(why_not.unwrap_or_else(|| "ready".to_owned())),
+            )
+        })
+        .collect();
+    (code, Json(json!({ "status": status, "parts": parts }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    struct Well;
+
+    impl Health for Well {
+        fn dead(&self) -> Option<String> {
+            None
+        }
+
+        fn parts(&self) -> Vec<(&'static str, Option<String>)> {
+            Vec::new()
+        }
+    }
+
+    async fn start() -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(serve(listener, Arc::new(Well), CancellationToken::new()));
+        address
+    }
+
+    async fn say(address: std::net::SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(text.as_bytes()).await.expect("it is open");
+        stream
+    }
+
+    const ASK: &str = "GET /livez HTTP/1.1\r\nhost: t\r\n\r\n";
+
+    async fn is_answered(stream: &mut TcpStream) {
+        let mut answer = Vec::new();
+        while !answer.ends_with(br#"{"status":"alive"}"#) {
+            assert!(stream.read_buf(&mut answer).await.expect("it is open") > 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_or_only_half_is_cut_off() {
+        let address = start().await;
+        let mut idle = say(address, ASK).await;
+        is_answered(&mut idle).await;
+        // From now on the clock jumps to the next deadline whenever there is nothing to do: without one this hangs.
+        tokio::time::pause();
+        for half in ["", "GET /livez HTTP/1.1\r\nhost: t\r\n"] {
+            let mut stream = say(address, half).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+        idle.read_to_end(&mut Vec::new()).await.expect("it is closed in order");
+    }
+
+    #[tokio::test]
+    async fn one_more_is_answered_when_another_has_gone() {
+        let address = start().await;
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut stream = say(address, ASK).await;
+            is_answered(&mut stream).await;
+            held.push(stream);
+        }
+        let mut more = say(address, ASK).await;
+        // Others are answered meanwhile.
+        for one in &mut held[..3] {
+            one.write_all(ASK.as_bytes()).await.expect("it is open");
+            is_answered(one).await;
+        }
+        let nothing = more.try_read(&mut [0; 64]).expect_err("it is not accepted yet");
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+        held.clear();
+        is_answered(&mut more).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line. `serve` is the server itself; the others are clients and tools.
+
+mod backoff;
+pub mod check_config;
+pub mod listen;
+pub mod publish;
+pub mod serve;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Tidings, a distributed notification service: publish over gRPC, follow over Server-Sent Events, resume exactly.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, max_term_width = 120, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: publishing, streams and the log, all in this process.
+    ///
+    /// Settings come from the file, the environment (`TIDINGS_HTTP__LISTEN`) and these flags, the later winning; `tidings check-config`
+    /// prints what they come to. SIGTERM and Ctrl-C end it in good order, a second one at once.
+    Serve(serve::Arguments),
+    /// Publish one event, or every record of an NDJSON file.
+    ///
+    /// One event: the topics and --data, or the data on standard input (one line break at its end is taken off).
+    ///
+    /// Many: --ndjson with a file of one JSON record per line (`-` for standard input), and templates that make an event of each. In a
+    /// template `{properties.net}` stands for that field of the record, and a brace that is meant is written twice.
+    ///
+    /// Every acknowledged event is durable. With --key, what was not acknowledged is sent again when the connection breaks, and arrives
+    /// once; running the same command again within the server's window (10 minutes by default) delivers nothing twice. Without --key,
+    /// what was under way then is counted as unknown. Ends with 1 if anything was refused or is unknown.
+    Publish(publish::Arguments),
+    /// Follow topics and print their events; goes on by itself after every kind of interruption.
+    ///
+    /// A stream that breaks is asked for again from the last event, as often as it takes. It goes on across its own restarts too: with
+    /// --output exactly, with --cursor-file but for the one event that it may be killed over.
+    Listen(listen::Arguments),
+    /// Check the configuration and print what is effective.
+    ///
+    /// Takes what `serve` takes. Ends with 1 and everything that is wrong, each with where it came from, if anything is.
+    CheckConfig(serve::Arguments),
+}
+
+/// Runs a command; `serve` is the node, which this module does not know.
+///
+/// # Errors
+/// Whatever keeps the command from doing what it was asked for, with what to do about it.
+pub fn run(command: Command, serve: impl FnOnce(Config) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(arguments) => {
+            if let Some(config) = serve::configure(&arguments)? {
+                serve(config)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Publish(arguments) => interruptible(|interrupt| publish::run(arguments, interrupt)),
+        Command::Listen(arguments) => interruptible(|interrupt| listen::run(arguments, interrupt)),
+    }
+}
+
+/// How long a client may take to end after an interrupt before it is ended.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// Runs a client that ends by itself, between one event and the next, when it is interrupted.
+fn interruptible<F: Future<Output = anyhow::Result<ExitCode>>>(
+    client: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<ExitCode> {
+    // The client itself runs on this thread; the other hears signals even while this one waits for a full pipe.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let interrupt = CancellationToken::new();
+    let mut terminate = {
+        let _context = runtime.enter();
+        signal(SignalKind::terminate())?
+    };
+    runtime.spawn({
+        let interrupt = interrupt.clone();
+        async move {
+            tokio::select! {
+                heard = tokio::signal::ctrl_c() => if heard.is_err() { return },
+                _ = terminate.recv() => {}
+            }
+            interrupt.cancel();
+            tokio::time::sleep(ENDING).await;
+            std::process::exit(130);
+        }
+    });
+    let outcome = runtime.block_on(client(interrupt));
+    // What still runs (a read of standard input, say) has nothing left to do.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,282 @@
+//! The configuration: one typed tree, from defaults < file < environment < flags.
+//!
+//! | source | form |
+//! |---|---|
+//! | file | `tidings.toml` in the working directory if there is one, or `--config FILE` |
+//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas |
+//! | flags | `--http`, `--grpc`, `--admin`, `--data` |
+//!
+//! Durations are text such as `"10m"`, sizes text such as `"64KiB"`. Unknown keys are refused, all mistakes are reported together, each with
+//! where it came from, and nothing is bound before the whole is valid. `examples/tidings.toml` shows every key.
+
+mod check;
+mod error;
+mod layers;
+mod values;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    error::{ConfigError, Mistake, Origin},
+    layers::{Flag, Sources},
+    values::{Size, SizeError},
+};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The streams: Server-Sent Events.
+    pub http: Http,
+    /// Publishing, and subscribing from backends.
+    pub grpc: Grpc,
+    /// Health, for operators.
+    pub admin: Admin,
+    /// Where things are kept.
+    pub data: Data,
+    /// How events become durable.
+    pub journal: Journal,
+    /// How long they are kept, and how they are read again.
+    pub log: Log,
+    /// What one caller may ask for.
+    pub limits: Limits,
+    /// How the process ends.
+    pub drain: Drain,
+    /// What the process tells about itself.
+    pub telemetry: Telemetry,
+}
+
+impl Config {
+    /// The effective values as TOML that can be read back.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a tree of named tables and plain values is always TOML")
+    }
+}
+
+/// `[http]`: the streams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where it listens. Anything but loopback needs `--insecure`.
+    pub listen: SocketAddr,
+    /// How many threads serve streams; 0: one per core.
+    pub workers: usize,
+    /// The origins whose pages may follow streams: exactly as browsers send them, `https://app.example.com`.
+    pub cors_origins: Vec<String>,
+    /// How long a stream may be silent before a heartbeat goes out.
+    #[serde(with = "values::duration")]
+    pub heartbeat: Duration,
+    /// How long clients are asked to wait before they reconnect; each is asked for up to half as much again, so that they do not come together.
+    #[serde(with = "values::duration")]
+    pub retry: Duration,
+    /// How long a request's head may take.
+    #[serde(with = "values::duration")]
+    pub header_timeout: Duration,
+    /// How large a request's head may be: 8 KiB to 1 MiB.
+    pub max_header_bytes: Size,
+    /// How much may wait for one slow reader before it goes back to reading the log.
+    pub send_queue: Size,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: loopback(8080),
+            workers: 0,
+            cors_origins: Vec::new(),
+            heartbeat: Duration::from_secs(15),
+            retry: Duration::from_secs(3),
+            header_timeout: Duration::from_secs(10),
+            max_header_bytes: Size::kib(16),
+            send_queue: Size::kib(64),
+        }
+    }
+}
+
+/// `[grpc]`: publishing, and subscribing from backends; JSON publishing too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grpc {
+    /// Where it listens. Anything but loopback needs `--insecure`.
+    pub listen: SocketAddr,
+    /// Whether it describes itself by server reflection.
+    pub reflection: bool,
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self {
+            listen: loopback(50_051),
+            reflection: false,
+        }
+    }
+}
+
+/// `[admin]`: for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Where it listens. Anything but loopback needs `--insecure`.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: loopback(8081) }
+    }
+}
+
+/// `[data]`: where things are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The directory of the log; made if it is missing.
+    pub dir: PathBuf,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("./data"),
+        }
+    }
+}
+
+/// `[journal]`: how events become durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Journal {
+    /// How long a publisher's key is remembered, across restarts.
+    #[serde(with = "values::duration")]
+    pub key_window: Duration,
+    /// How full the disk may be, in percent, before publishing is refused: 1 to 100. It is also refused when little is left in bytes.
+    pub disk_high_water_percent: u8,
+    /// How many publishes may wait for the disk.
+    pub max_in_flight: usize,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            key_window: Duration::from_secs(10 * 60),
+            disk_high_water_percent: 95,
+            max_in_flight: 4_096,
+        }
+    }
+}
+
+/// `[log]`: how long events are kept, and how they are read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Events older than this are dropped.
+    #[serde(with = "values::duration")]
+    pub retention_age: Duration,
+    /// The oldest events are dropped when the log is larger than this.
+    pub retention_bytes: Size,
+    /// How many pages may be read at the same time.
+    pub concurrent_replays: usize,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            retention_age: Duration::from_secs(7 * 24 * 60 * 60),
+            retention_bytes: Size::gib(10),
+            concurrent_replays: 64,
+        }
+    }
+}
+
+/// `[limits]`: what one caller may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// How large an event's data may be: 1 MiB at most.
+    pub data_bytes: Size,
+    /// To how many topics one call may publish: 1 to 1,000.
+    pub topics_per_publish: usize,
+    /// How many topics one stream may name; its user's inbox does not count.
+    pub topics_per_stream: usize,
+    /// How many streams there may be in all; 0: as many as the limit on open files allows.
+    pub connections: usize,
+    /// How many streams one user may have.
+    pub connections_per_user: usize,
+    /// How many connections one peer address may have.
+    pub connections_per_address: usize,
+    /// How many connections one peer address may open a second.
+    pub attempts_per_second_per_address: u32,
+    /// Whether loopback addresses are free of the two limits per address.
+    pub exempt_loopback: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            data_bytes: Size::kib(64),
+            topics_per_publish: 1_000,
+            topics_per_stream: 64,
+            connections: 0,
+            connections_per_user: 100,
+            connections_per_address: 1_000,
+            attempts_per_second_per_address: 100,
+            exempt_loopback: true,
+        }
+    }
+}
+
+/// `[drain]`: how the process ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// Over how long streams are ended, each at its own random time.
+    #[serde(with = "values::duration")]
+    pub window: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `[telemetry]`: what the process tells about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// Which log lines are written: directives such as `info` or `tidings::edge=debug,warn`.
+    pub log: String,
+    /// How log lines are written, on stderr.
+    pub format: LogFormat,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            log: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! A connection from its first byte: finds out which HTTP it speaks, and gives hyper those bytes back.
+
+use std::{
+    cell::Cell,
+    io,
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    http1, http2,
+    limits::{ConnectionPermit, Over},
+    worker::Worker,
+};
+
+/// What every HTTP/2 connection begins with.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a connection that is over a limit may last at most: so many can be told to come back later only while none of them stays.
+const SHED_TIME: Duration = Duration::from_secs(3);
+
+/// A connection that was accepted.
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) peer: IpAddr,
+    pub(super) permit: ConnectionPermit,
+    /// The limit that it is over: every stream that it asks for is shed.
+    pub(super) over: Option<Over>,
+}
+
+impl Connection {
+    /// How long it may take until its first request is there; if it is over a limit, until its end.
+    fn patience(&self) -> Duration {
+        let patience = self.worker.settings.header_timeout;
+        match self.over {
+            Some(_) => patience.min(SHED_TIME),
+            None => patience,
+        }
+    }
+}
+
+/// Serves a connection until its end, or until its socket has become a stream's.
+pub(super) async fn serve(connection: Connection, stream: TcpStream) {
+    let deadline = Instant::now() + connection.patience();
+    // Too slow, gone, or broken: there is nobody to answer.
+    let Ok(Ok((begin, is_http2))) = timeout_at(deadline, sniff(&stream)).await else {
+        return;
+    };
+    let io = Io {
+        stream: TokioIo::new(stream),
+        begin,
+        blocked: Rc::default(),
+    };
+    if is_http2 {
+        http2::serve(connection, io, deadline).await;
+    } else {
+        http1::serve(connection, io, deadline).await;
+    }
+}
+
+/// Reads until it is clear whether this is HTTP/2: with most requests, one read.
+async fn sniff(stream: &TcpStream) -> io::Result<(Bytes, bool)> {
+    let mut begin = Vec::new();
+    loop {
+        stream.readable().await?;
+        let mut chunk = [0; 1_024];
+        match stream.try_read(&mut chunk) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => begin.extend_from_slice(&chunk[..bytes]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        let common = begin.len().min(PREFACE.len());
+        if begin[..common] != PREFACE[..common] {
+            return Ok((begin.into(), false));
+        }
+        if common == PREFACE.len() {
+            return Ok((begin.into(), true));
+        }
+    }
+}
+
+/// A socket whose first bytes were read already, for hyper.
+pub(super) struct Io {
+    stream: TokioIo<TcpStream>,
+    begin: Bytes,
+    /// Whether the last write waits for the socket.
+    pub(super) blocked: Rc<Cell<bool>>,
+}
+
+impl Io {
+    /// The socket. What of its first bytes was not read again is dropped.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.blocked.set(written.is_pending());
+        written
+    }
+}
+
+impl Read for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.begin.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let bytes = self.begin.len().min(buf.remaining());
+        buf.put_slice(&self.begin[..bytes]);
+        self.begin.advance(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(written)
+    }
+}

@@ -1,0 +1,210 @@
+//! HTTP/2 in clear text, from clients that know: hyper keeps the connection, each stream's body comes out of a channel.
+
+use std::{cell::Cell, convert::Infallible, future, net::IpAddr, pin::pin, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture};
+use http::{HeaderMap, Request, Response};
+use http_body::Frame as BodyFrame;
+use http_body_util::{Either, Full, StreamBody};
+use hyper::{body::Incoming, server::conn::http2, service::Service};
+use hyper_util::rt::TokioTimer;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tracing::debug;
+
+use super::{
+    answer::{Answer, Opening, Shed},
+    channel::{Receiver, channel},
+    frame::{self, Frame},
+    http::{Connection, Io},
+    limits::{ConnectionPermit, Over, UserPermit, come_back_after},
+    relay::{Relay, Wire},
+    worker::Worker,
+};
+use crate::{hub::Delivery, model::UnixMillis};
+
+/// Streams on one connection at a time.
+const STREAMS: u32 = 256;
+
+/// What hyper and h2 gather of one stream before the channel fills.
+const SEND_BUFFER: usize = 16 * 1024;
+
+/// Serves a connection. Its first request, or all of it if it is over a limit, has time until the deadline.
+pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
+    let worker = Rc::clone(&connection.worker);
+    let settings = &worker.settings;
+    let requests = Rc::new(Cell::new(0));
+    let asked = Rc::new(Notify::new());
+    let desk = Desk {
+        worker: Rc::clone(&worker),
+        peer: connection.peer,
+        over: connection.over,
+        requests: Rc::clone(&requests),
+        asked: Rc::clone(&asked),
+        open: Rc::new(()),
+    };
+    let open = Rc::clone(&desk.open);
+    let header_bytes = u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX);
+    let mut hyper = pin!(
+        http2::Builder::new(Local)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(header_bytes)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(settings.heartbeat)
+            .keep_alive_timeout(settings.heartbeat)
+            .serve_connection(io, desk)
+    );
+    // One without streams is given the time that a request may take, then told to go, then cut off.
+    let is_over = connection.over.is_some();
+    let mut told = false;
+    let mut next = deadline;
+    let mut seen = requests.get();
+    loop {
+        tokio::select! {
+            outcome = hyper.as_mut() => {
+                if let Err(error) = outcome {
+                    debug!(peer = %connection.peer, %error, "a connection failed");
+                }
+                break;
+            }
+            // One that is over a limit makes room for the next to be told so.
+            () = asked.notified(), if is_over && !told => {
+                hyper.as_mut().graceful_shutdown();
+                told = true;
+            }
+            () = sleep_until(next) => {
+                if is_over {
+                    break;
+                }
+                // The desk holds one of these, this function another.
+                let is_idle = Rc::strong_count(&open) == 2 && requests.get() == seen;
+                match (is_idle, told) {
+                    (true, true) => break,
+                    (true, false) => {
+                        hyper.as_mut().graceful_shutdown();
+                        told = true;
+                    }
+                    (false, _) => {}
+                }
+                next = Instant::now() + settings.header_timeout;
+                seen = requests.get();
+            }
+        }
+    }
+    drop(connection.permit);
+}
+
+/// Runs hyper's tasks on the worker's own thread. They end with their connection.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local
+where
+    F::Output: 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// Answers the requests of one connection.
+struct Desk {
+    worker: Rc<Worker>,
+    peer: IpAddr,
+    over: Option<Over>,
+    requests: Rc<Cell<u64>>,
+    /// Told with each request.
+    asked: Rc<Notify>,
+    /// Cloned into each stream.
+    open: Rc<()>,
+}
+
+type StreamFrames = futures::stream::Map<Receiver<Bytes>, fn(Bytes) -> Result<BodyFrame<Bytes>, Infallible>>;
+type Body = Either<Full<Bytes>, StreamBody<StreamFrames>>;
+
+impl Service<Request<Incoming>> for Desk {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = LocalBoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.requests.set(self.requests.get().wrapping_add(1));
+        self.asked.notify_one();
+        let answered = self.answer(&request);
+        async { Ok(answered.await) }.boxed_local()
+    }
+}
+
+impl Desk {
+    fn answer(&self, request: &Request<Incoming>) -> LocalBoxFuture<'static, Response<Body>> {
+        let rules = &self.worker.rules;
+        let whole = |response: Response<Bytes>| {
+            let response = response.map(|body| Either::Left(Full::new(body)));
+            future::ready(response).boxed_local()
+        };
+        match rules.answer(request, UnixMillis::now()) {
+            Answer::Whole(response) => whole(response),
+            Answer::Stream(opening) => match self.admit(&opening) {
+                Ok(permits) => self.open(opening, permits),
+                Err(reason) => {
+                    debug!(peer = %self.peer, %reason, "a stream is shed");
+                    whole(rules.shed(opening))
+                }
+            },
+        }
+    }
+
+    fn admit(&self, opening: &Opening) -> Result<(ConnectionPermit, Option<UserPermit>), Shed> {
+        if let Some(over) = self.over {
+            return Err(over.into());
+        }
+        let connection = self.worker.limits.admit(Some(self.peer), std::time::Instant::now())?;
+        Ok((connection, self.worker.admit(opening)?))
+    }
+
+    fn open(
+        &self,
+        opening: Opening,
+        permits: (ConnectionPermit, Option<UserPermit>),
+    ) -> LocalBoxFuture<'static, Response<Body>> {
+        let (sender, receiver) = channel(self.worker.settings.send_queue);
+        let beginning = frame::opening(come_back_after(self.worker.settings.retry));
+        let permits = (permits, Rc::clone(&self.open));
+        Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), opening.follow, permits);
+        respond(receiver, opening.headers).boxed_local()
+    }
+}
+
+/// The answer, once the stream has begun.
+async fn respond(mut receiver: Receiver<Bytes>, headers: HeaderMap) -> Response<Body> {
+    receiver.filled().await;
+    let frames: StreamFrames = receiver.map(|bytes| Ok(BodyFrame::data(bytes)));
+    let mut response = Response::new(Either::Right(StreamBody::new(frames)));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Deliveries as pieces of the event stream.
+struct EventStream;
+
+impl Wire for EventStream {
+    type Item = Bytes;
+
+    fn delivery(delivery: &Delivery<'_>) -> Option<(Bytes, usize)> {
+        let bytes = Frame::of(delivery)?.into_bytes();
+        let len = bytes.len();
+        Some((bytes, len))
+    }
+
+    fn heartbeat() -> Option<Bytes> {
+        Some(Bytes::from_static(frame::HEARTBEAT))
+    }
+
+    fn end(come_back_after: Duration) -> Bytes {
+        frame::retry(come_back_after)
+    }
+}

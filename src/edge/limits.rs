@@ -1,0 +1,368 @@
+//! How much one peer, one user and everybody together may take, shared by all workers.
+//!
+//! What is over a limit is not refused: a browser's EventSource takes every status but 200 as final. It is *shed*: answered with a
+//! `retry:` and the end of the stream, so that it comes back when there may be room.
+
+mod attempts;
+mod files;
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use attempts::Attempts;
+pub use files::{connections_within, raise_file_limit};
+
+use crate::{auth::User, model::Topic};
+
+/// The limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Connections of everybody. A stream over HTTP/2 or gRPC counts as one.
+    pub connections: usize,
+    /// Streams of one user.
+    pub connections_per_user: usize,
+    /// Connections of one peer address (of an IPv6 peer: its /64 network).
+    pub connections_per_address: usize,
+    /// Attempts to connect, per second and peer address.
+    pub attempts_per_second_per_address: u32,
+    /// Whether peers on this machine are free of the limits per address.
+    pub exempt_loopback: bool,
+}
+
+/// What is in use.
+#[derive(Debug)]
+pub struct Limits {
+    settings: Settings,
+    open: AtomicUsize,
+    shedding: AtomicUsize,
+    addresses: Mutex<HashMap<Address, usize>>,
+    attempts: Mutex<Attempts>,
+    users: Mutex<HashMap<Topic, usize>>,
+}
+
+/// A peer as the limits see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Address {
+    V4(u32),
+    /// The first half: the second is the peer's own to choose.
+    V6(u64),
+}
+
+impl Address {
+    fn of(peer: IpAddr) -> Self {
+        match peer.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => Self::V6(u64::try_from(address.to_bits() >> 64).unwrap_or_default()),
+        }
+    }
+}
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Over {
+    /// Connections of everybody.
+    #[error("this node has all the connections it can take")]
+    Connections,
+    /// Connections of one address.
+    #[error("this address has all the connections it may have")]
+    Address,
+    /// Attempts per second of one address.
+    #[error("this address connects too often")]
+    Attempts,
+    /// Streams of one user.
+    #[error("this user has all the streams they may have")]
+    User,
+}
+
+/// What becomes of a connection.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// It is served.
+    Served(ConnectionPermit),
+    /// It is over a limit, and told to come back later.
+    Shed(ConnectionPermit, Over),
+    /// Even those who are to come back later are too many: it is closed at once, which a browser retries too.
+    Refused,
+}
+
+impl Limits {
+    /// How many are told at the same time to come back later.
+    const SHEDDING: usize = 256;
+
+    /// Nothing is in use yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            attempts: Mutex::new(Attempts::new(settings.attempts_per_second_per_address, Instant::now())),
+            settings,
+            open: AtomicUsize::new(0),
+            shedding: AtomicUsize::new(0),
+            addresses: Mutex::default(),
+            users: Mutex::default(),
+        })
+    }
+
+    /// A peer connects.
+    pub(super) fn connect(self: &Arc<Self>, peer: Option<IpAddr>, now: Instant) -> Admission {
+        match self.admit(peer, now) {
+            Ok(permit) => Admission::Served(permit),
+            Err(over) => match take(&self.shedding, Self::SHEDDING) {
+                true => Admission::Shed(self.permit(None, true), over),
+                false => Admission::Refused,
+            },
+        }
+    }
+
+    /// A connection that is served, or the limit that it is over.
+    pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>, now: Instant) -> Result<ConnectionPermit, Over> {
+        self.attempt(peer, now)?;
+        if !take(&self.open, self.settings.connections) {
+            return Err(Over::Connections);
+        }
+        // From here on the permit gives back what was taken.
+        let mut permit = self.permit(None, false);
+        if let Some(address) = self.limited(peer) {
+            if !count(
+                &mut lock(&self.addresses),
+                &address,
+                self.settings.connections_per_address,
+            ) {
+                return Err(Over::Address);
+            }
+            permit.address = Some(address);
+        }
+        Ok(permit)
+    }
+
+    /// A peer asks for one more stream on a connection that it has.
+    pub(super) fn attempt(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), Over> {
+        match self.limited(peer) {
+            Some(address) if !lock(&self.attempts).take(address, now) => Err(Over::Attempts),
+            _ => Ok(()),
+        }
+    }
+
+    /// A user opens a stream.
+    pub(super) fn user(self: &Arc<Self>, user: &User) -> Result<UserPermit, Over> {
+        let inbox = user.inbox().clone();
+        if !count(&mut lock(&self.users), &inbox, self.settings.connections_per_user) {
+            return Err(Over::User);
+        }
+        Ok(UserPermit {
+            limits: Arc::clone(self),
+            inbox,
+        })
+    }
+
+    fn limited(&self, peer: Option<IpAddr>) -> Option<Address> {
+        let peer = peer?.to_canonical();
+        let exempt = self.settings.exempt_loopback && peer.is_loopback();
+        (!exempt).then(|| Address::of(peer))
+    }
+
+    fn permit(self: &Arc<Self>, address: Option<Address>, shed: bool) -> ConnectionPermit {
+        ConnectionPermit {
+            limits: Arc::clone(self),
+            address,
+            shed,
+        }
+    }
+}
+
+/// How long one who is shed or ended is to stay away: each somewhat else, so that they do not come back together.
+pub(super) fn stay_away() -> Duration {
+    Duration::from_millis(rand::random_range(1_000..=15_000))
+}
+
+/// How long one who is served is to wait should the stream break: up to half as much again as is set, each somewhat else, so that after
+/// a crash they do not all come back together.
+pub(super) fn come_back_after(retry: Duration) -> Duration {
+    retry.mul_f64(rand::random_range(1.0..1.5))
+}
+
+/// A connection's share; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct ConnectionPermit {
+    limits: Arc<Limits>,
+    address: Option<Address>,
+    shed: bool,
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let counter = if self.shed {
+            &self.limits.shedding
+        } else {
+            &self.limits.open
+        };
+        counter.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            uncount(&mut lock(&self.limits.addresses), &address);
+        }
+    }
+}
+
+/// A user's share of one stream; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct UserPermit {
+    limits: Arc<Limits>,
+    inbox: Topic,
+}
+
+impl Drop for UserPermit {
+    fn drop(&mut self) {
+        uncount(&mut lock(&self.limits.users), &self.inbox);
+    }
+}
+
+fn take(counter: &AtomicUsize, max: usize) -> bool {
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1))
+        .is_ok()
+}
+
+fn count<K: Eq + Hash + Clone>(counts: &mut HashMap<K, usize>, key: &K, max: usize) -> bool {
+    match counts.get_mut(key) {
+        Some(n) if *n >= max => false,
+        Some(n) => {
+            *n += 1;
+            true
+        }
+        None if max == 0 => false,
+        None => {
+            counts.insert(key.clone(), 1);
+            true
+        }
+    }
+}
+
+fn uncount<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(n) = counts.get_mut(key) {
+        *n -= 1;
+        if *n == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// The counts are whole between any two statements: a panic elsewhere does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(change: impl FnOnce(&mut Settings)) -> Arc<Limits> {
+        let mut settings = Settings {
+            connections: 100,
+            connections_per_user: 2,
+            connections_per_address: 3,
+            attempts_per_second_per_address: 1_000,
+            exempt_loopback: true,
+        };
+        change(&mut settings);
+        Limits::new(settings)
+    }
+
+    fn peer(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_gets_it_back() {
+        let limits = limits(|_| {});
+        let now = Instant::now();
+        let held: Vec<_> = (0..3)
+            .map(|_| limits.admit(peer("192.0.2.1"), now).expect("room"))
+            .collect();
+        assert_eq!(limits.admit(peer("192.0.2.1"), now).err(), Some(Over::Address));
+        assert_eq!(limits.admit(peer("::ffff:192.0.2.1"), now).err(), Some(Over::Address));
+        assert!(limits.admit(peer("192.0.2.2"), now).is_ok());
+        drop(held);
+        assert!(limits.admit(peer("192.0.2.1"), now).is_ok());
+        assert_eq!(limits.open.load(Ordering::Relaxed), 0);
+        assert!(lock(&limits.addresses).is_empty());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let limits = limits(|settings| settings.connections_per_address = 1);
+        let now = Instant::now();
+        let _held = limits.admit(peer("2001:db8::1"), now).expect("room");
+        assert_eq!(limits.admit(peer("2001:db8::2"), now).err(), Some(Over::Address));
+        assert!(limits.admit(peer("2001:db8:0:1::1"), now).is_ok());
+    }
+
+    #[test]
+    fn loopback_is_exempt_unless_configured() {
+        let now = Instant::now();
+        for (exempt, loopback) in [(true, "127.0.0.1"), (true, "::1"), (false, "127.0.0.1"), (false, "::1")] {
+            let limits = limits(|settings| {
+                settings.exempt_loopback = exempt;
+                settings.connections_per_address = 0;
+            });
+            assert_eq!(limits.admit(peer(loopback), now).is_ok(), exempt, "{loopback}");
+        }
+    }
+
+    #[test]
+    fn over_everything_is_shed_and_then_refused() {
+        let limits = limits(|settings| settings.connections = 2);
+        let now = Instant::now();
+        let mut held = Vec::new();
+        let shed = std::iter::repeat_n("shed", Limits::SHEDDING);
+        for want in ["served"; 2].into_iter().chain(shed).chain(["refused"; 2]) {
+            let admission = limits.connect(peer("127.0.0.1"), now);
+            let got = match &admission {
+                Admission::Served(_) => "served",
+                Admission::Shed(_, Over::Connections) => "shed",
+                Admission::Shed(..) => "another limit",
+                Admission::Refused => "refused",
+            };
+            assert_eq!(got, want);
+            held.push(admission);
+        }
+        drop(held);
+        assert_eq!(limits.shedding.load(Ordering::Relaxed), 0);
+        assert!(matches!(limits.connect(None, now), Admission::Served(_)));
+    }
+
+    #[test]
+    fn a_user_has_their_share() {
+        let limits = limits(|_| {});
+        let (one, two) = (
+            User::unverified("1").expect("valid"),
+            User::unverified("2").expect("valid"),
+        );
+        let held = [limits.user(&one).expect("room"), limits.user(&one).expect("room")];
+        assert_eq!(limits.user(&one).err(), Some(Over::User));
+        assert!(limits.user(&two).is_ok());
+        drop(held);
+        assert!(limits.user(&one).is_ok());
+        assert!(lock(&limits.users).is_empty());
+    }
+
+    #[test]
+    fn coming_back_is_spread_over_half_as_much_again() {
+        let times: Vec<Duration> = (0..1_000).map(|_| come_back_after(Duration::from_secs(2))).collect();
+        assert!(times.iter().all(|time| (2_000..=3_000).contains(&time.as_millis())));
+        assert!(times.iter().max() > times.iter().min());
+    }
+
+    #[test]
+    fn staying_away_is_1_to_15_seconds() {
+        let times: Vec<Duration> = (0..1_000).map(|_| stay_away()).collect();
+        assert!(times.iter().all(|time| (1..=15).contains(&time.as_secs())));
+        assert!(times.iter().max() > times.iter().min());
+    }
+}

@@ -1,0 +1,134 @@
+//! A stream whose deliveries go through a channel to whoever writes them out: hyper for HTTP/2, tonic for gRPC.
+
+use std::{
+    cell::{Cell, OnceCell},
+    marker::PhantomData,
+    rc::Rc,
+    time::Duration,
+};
+
+use super::{
+    channel::{Sender, Turn},
+    limits::stay_away,
+    streams::{Carrier, begins_now},
+    wheel::Tick,
+    worker::Worker,
+};
+use crate::hub::{Delivery, Follow, FollowerId, Offer, Outlet};
+
+/// What deliveries are on the other side of a channel.
+pub(super) trait Wire: 'static {
+    /// A piece of the stream.
+    type Item: 'static;
+
+    /// A delivery and how many bytes it counts as; `None` if it is nothing there.
+    fn delivery(delivery: &Delivery<'_>) -> Option<(Self::Item, usize)>;
+
+    /// Something that means nothing, if there is a need for that.
+    fn heartbeat() -> Option<Self::Item>;
+
+    /// The last that is sent when the stream is ended from here.
+    fn end(come_back_after: Duration) -> Self::Item;
+}
+
+/// A stream. It holds `P`, its permits, for as long as it lives.
+pub(super) struct Relay<W: Wire, P> {
+    sender: Sender<W::Item>,
+    worker: Rc<Worker>,
+    follower: OnceCell<FollowerId>,
+    last_sent: Cell<Tick>,
+    /// The beginning, while it is held back.
+    beginning: Cell<Option<W::Item>>,
+    _permits: P,
+    _wire: PhantomData<W>,
+}
+
+impl<W: Wire, P: 'static> Relay<W, P> {
+    /// Opens a stream on a channel: follows, and sends its beginning as soon as the stream has its place.
+    pub(super) fn open(
+        worker: &Rc<Worker>,
+        sender: Sender<W::Item>,
+        beginning: Option<W::Item>,
+        follow: Follow,
+        permits: P,
+    ) {
+        let relay = Rc::new(Self {
+            sender,
+            worker: Rc::clone(worker),
+            follower: OnceCell::new(),
+            last_sent: Cell::new(worker.now()),
+            beginning: Cell::new(beginning),
+            _permits: permits,
+            _wire: PhantomData,
+        });
+        let key = worker.enter(Rc::clone(&relay) as Rc<dyn Carrier>);
+        if !begins_now(&follow.start) {
+            relay.begin();
+        }
+        let outlet = RelayOutlet(Rc::clone(&relay));
+        let follower = *relay
+            .follower
+            .get_or_init(|| worker.hub.attach(follow, Box::new(outlet)));
+        let worker = Rc::clone(worker);
+        // The task ends with the stream: when nobody receives any more, when it has ended, or with the worker.
+        tokio::task::spawn_local(async move {
+            while relay.sender.turn().await == Turn::Drained {
+                worker.hub.drained(follower);
+            }
+            worker.hub.detach(follower);
+            drop(relay);
+            worker.leave(key);
+        });
+    }
+}
+
+impl<W: Wire, P> Carrier for Relay<W, P> {
+    fn last_sent(&self) -> Tick {
+        self.last_sent.get()
+    }
+
+    fn begin(&self) {
+        if let Some(beginning) = self.beginning.take() {
+            // One that nobody receives is found out by the task.
+            let _ = self.sender.offer(beginning, 0);
+        }
+    }
+
+    fn heartbeat(&self) {
+        self.begin();
+        if let Some(item) = W::heartbeat()
+            && self.sender.offer_idle(item)
+        {
+            self.last_sent.set(self.worker.now());
+        }
+    }
+
+    fn end(&self, come_back_after: Duration) {
+        self.begin();
+        self.sender.end(W::end(come_back_after));
+    }
+
+    fn abandon(&self) {
+        self.end(stay_away());
+        if let Some(&follower) = self.follower.get() {
+            self.worker.hub.detach(follower);
+        }
+    }
+}
+
+/// A stream's end of the hub. It never calls back: the task does.
+struct RelayOutlet<W: Wire, P>(Rc<Relay<W, P>>);
+
+impl<W: Wire, P> Outlet for RelayOutlet<W, P> {
+    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
+        self.0.begin();
+        let Some((item, bytes)) = W::delivery(delivery) else {
+            return Offer::Taken;
+        };
+        let offer = self.0.sender.offer(item, bytes);
+        if offer == Offer::Taken {
+            self.0.last_sent.set(self.0.worker.now());
+        }
+        offer
+    }
+}

@@ -1,0 +1,213 @@
+//! A worker: one thread's runtime, hub, streams and clock. Everything here stays on its thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::LocalSet,
+    time::{Instant, MissedTickBehavior},
+};
+use tracing::debug;
+
+use super::{
+    Settings,
+    answer::{Opening, Rules, Shed},
+    grpc, http,
+    limits::{Admission, ConnectionPermit, Limits, Over, UserPermit},
+    listener,
+    streams::{Carrier, Due, Key, Streams},
+    wheel::Tick,
+};
+use crate::{
+    bus::Bus,
+    hub::{HubHandle, HubSettings},
+    log::Log,
+    model::Layout,
+};
+
+/// How long before the end of the drain window the last stream ends, at least.
+const REST: Duration = Duration::from_millis(150);
+
+/// What a worker is made from; on any thread.
+pub(super) struct Parts {
+    pub(super) layout: Layout,
+    pub(super) settings: Arc<Settings>,
+    pub(super) hub: HubSettings,
+    pub(super) limits: Arc<Limits>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) listener: std::net::TcpListener,
+    pub(super) total: Arc<AtomicUsize>,
+    /// Streams that come another way than through the listener.
+    pub(super) bridged: mpsc::Receiver<grpc::Bridge>,
+    /// The drain window, once draining began. Closed without a word, it means: stop now.
+    pub(super) drain: watch::Receiver<Option<Duration>>,
+}
+
+/// What all connections of a worker share.
+pub(super) struct Worker {
+    pub(super) settings: Arc<Settings>,
+    pub(super) rules: Rules,
+    pub(super) limits: Arc<Limits>,
+    pub(super) hub: HubHandle,
+    streams: RefCell<Streams>,
+    draining: Cell<bool>,
+    begin: Instant,
+    now: Cell<Tick>,
+}
+
+impl Worker {
+    /// When it is, to within a step or two.
+    pub(super) fn now(&self) -> Tick {
+        self.now.get()
+    }
+
+    /// Whether new streams are turned away.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// A stream begins.
+    pub(super) fn enter(&self, carrier: Rc<dyn Carrier>) -> Key {
+        self.streams.borrow_mut().enter(carrier, self.now())
+    }
+
+    /// A stream is over.
+    pub(super) fn leave(&self, key: Key) {
+        self.streams.borrow_mut().leave(key);
+    }
+
+    /// Whether there is room for a stream; with the user's share of it, if it has a user.
+    pub(super) fn admit(&self, opening: &Opening) -> Result<Option<UserPermit>, Shed> {
+        if self.is_draining() {
+            return Err(Shed::Draining);
+        }
+        let permit = opening.user.as_ref().map(|user| self.limits.user(user)).transpose()?;
+        Ok(permit)
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener) -> Infallible {
+        loop {
+            let (stream, peer) = listener::accept(&listener).await;
+            match self.limits.connect(Some(peer.ip()), std::time::Instant::now()) {
+                Admission::Served(permit) => self.serve(stream, peer.ip(), permit, None),
+                Admission::Shed(permit, over) => {
+                    debug!(%peer, reason = %over, "a connection is shed");
+                    self.serve(stream, peer.ip(), permit, Some(over));
+                }
+                Admission::Refused => debug!(%peer, "a connection is closed at once: too many are being shed"),
+            }
+        }
+    }
+
+    fn serve(self: &Rc<Self>, stream: TcpStream, peer: IpAddr, permit: ConnectionPermit, over: Option<Over>) {
+        let connection = http::Connection {
+            worker: Rc::clone(self),
+            peer,
+            permit,
+            over,
+        };
+        // The task ends by itself: with its connection, at the latest when a deadline of the connection passes, or with the worker.
+        tokio::task::spawn_local(http::serve(connection, stream));
+    }
+
+    async fn bridge(self: Rc<Self>, mut bridged: mpsc::Receiver<grpc::Bridge>) -> Infallible {
+        while let Some(bridge) = bridged.recv().await {
+            bridge.open(&self);
+        }
+        // The edge's handle is gone: draining ends this worker.
+        std::future::pending().await
+    }
+
+    async fn tick(self: Rc<Self>) -> Infallible {
+        let mut interval = tokio::time::interval(Tick::STEP);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let now = Tick::at(self.begin.elapsed());
+            self.now.set(now);
+            let due = self.streams.borrow_mut().advance(now);
+            due.into_iter().for_each(Due::carry_out);
+        }
+    }
+
+    /// Waits until draining begins, has all streams end, and returns when they have, or else when the window is over.
+    async fn drain(self: Rc<Self>, mut drain: watch::Receiver<Option<Duration>>) {
+        let window = match drain.wait_for(Option::is_some).await {
+            Ok(window) => window.unwrap_or_default(),
+            Err(_) => return,
+        };
+        self.draining.set(true);
+        // The rest is for what is still on its way then.
+        let ends = window.saturating_sub(REST.max(window / 20));
+        let (now, until) = (self.now(), Tick::at(self.begin.elapsed() + ends));
+        self.streams.borrow_mut().end_all(now, until);
+        // Without a handle there is nobody to wait for.
+        let forsaken = async { while drain.changed().await.is_ok() {} };
+        tokio::select! {
+            // Until the last stream of the whole edge has ended: meanwhile those who come are told to come back.
+            _ = tokio::time::timeout(window, self.no_streams()) => {}
+            () = forsaken => {}
+        }
+    }
+
+    /// Waits until there has been no stream on any worker for a few steps: what the last ones were told is with HTTP/2, and on its way.
+    async fn no_streams(&self) {
+        let mut steps = tokio::time::interval(Tick::STEP);
+        let mut empty = 0;
+        while empty < 3 {
+            steps.tick().await;
+            empty = if self.streams.borrow().total() == 0 {
+                empty + 1
+            } else {
+                0
+            };
+        }
+    }
+
+    /// Ends what is left, however stuck: sockets close when their tasks are dropped.
+    fn abandon(&self) {
+        let all = self.streams.borrow_mut().clear();
+        for carrier in all {
+            carrier.abandon();
+        }
+    }
+}
+
+/// Runs a worker until it has drained.
+pub(super) fn run(parts: Parts) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    runtime.block_on(local.run_until(async {
+        let listener = TcpListener::from_std(parts.listener)?;
+        let hub = HubHandle::spawn(parts.layout, parts.hub, parts.log, &*parts.bus);
+        let worker = Rc::new(Worker {
+            rules: Rules::new(&parts.settings),
+            limits: parts.limits,
+            hub,
+            streams: RefCell::new(Streams::new(parts.settings.heartbeat, parts.total)),
+            settings: parts.settings,
+            draining: Cell::new(false),
+            begin: Instant::now(),
+            now: Cell::new(Tick::default()),
+        });
+        let outcome = tokio::select! {
+            never = Rc::clone(&worker).accept(listener) => match never {},
+            never = Rc::clone(&worker).bridge(parts.bridged) => match never {},
+            never = Rc::clone(&worker).tick() => match never {},
+            // Streams without a hub would stay open and say nothing.
+            () = worker.hub.ended() => Err(std::io::Error::other("its hub has ended")),
+            () = Rc::clone(&worker).drain(parts.drain) => Ok(()),
+        };
+        worker.abandon();
+        outcome
+    }))
+}

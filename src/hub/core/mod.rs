@@ -1,0 +1,300 @@
+//! The hub itself: notices and answers in, deliveries and effects out.
+
+mod catch_up;
+mod live;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use super::{Answer, Effect, Follow, FollowerId, Outlet, Question, Start, Ticket, followers::Followers, tail::Tail};
+use crate::{
+    bus::Notice,
+    feed::{CatchUp, Feed, GapReason, Output, Session},
+    log::ReplayRequest,
+    model::{Cursor, Epoch, Layout, Seq, Shard, Slot, Topic, UnixMillis},
+};
+
+/// How much the hub holds and asks for at once.
+#[derive(Debug, Clone, Copy)]
+pub struct HubSettings {
+    /// Events kept in memory per slot.
+    pub tail_events: usize,
+    /// Bytes kept in memory per slot, as [`Event::weight`] counts them.
+    pub tail_bytes: usize,
+    /// Events asked of the log at once.
+    pub page_events: usize,
+    /// Bytes of payload asked of the log at once.
+    pub page_bytes: usize,
+    /// The most topics that are read together when a slot missed something; with more, each follower reads its own.
+    pub fill_topics: usize,
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            tail_events: 4_096,
+            tail_bytes: 8 << 20,
+            page_events: 256,
+            page_bytes: 128 << 10,
+            fill_topics: 256,
+        }
+    }
+}
+
+/// Fans out to the followers of one worker. See the module's documentation.
+pub struct Hub {
+    layout: Layout,
+    settings: HubSettings,
+    feed: Feed,
+    followers: Followers,
+    tails: HashMap<Slot, Tail>,
+    /// How many followers each slot has. One without any is kept until the second sweep.
+    slots: HashMap<Slot, SlotUse>,
+    /// Followers that wait for a slot to be settled.
+    waiting: HashMap<Slot, Vec<FollowerId>>,
+    questions: HashMap<Ticket, Asked>,
+    /// The question by which each slot is being filled. Answers to older ones are stale.
+    fills: HashMap<Slot, Ticket>,
+    next_ticket: u64,
+    effects: Vec<Effect>,
+}
+
+#[derive(Debug, Default)]
+struct SlotUse {
+    followers: usize,
+    idle: bool,
+}
+
+struct Asked {
+    asker: Asker,
+    question: Question,
+    attempt: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Asker {
+    Feed,
+    Fill(Slot),
+    Follower(FollowerId, Shard),
+}
+
+impl Hub {
+    /// A hub without followers.
+    #[must_use]
+    pub fn new(layout: Layout, settings: HubSettings) -> Self {
+        Self {
+            layout,
+            settings,
+            feed: Feed::new(layout),
+            followers: Followers::default(),
+            tails: HashMap::new(),
+            slots: HashMap::new(),
+            waiting: HashMap::new(),
+            questions: HashMap::new(),
+            fills: HashMap::new(),
+            next_ticket: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What is to be done, in this order, since this was last asked.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Takes on a follower.
+    pub fn attach(&mut self, follow: Follow, outlet: Box<dyn Outlet>) -> FollowerId {
+        let catch_up = match follow.start {
+            Start::Now => CatchUp::after(Cursor::new()),
+            Start::After(cursor) if self.could_issue(&cursor) => CatchUp::after(cursor),
+            Start::After(_) | Start::Unknown => CatchUp::with_gap(GapReason::Unknown),
+            Start::Since(time) => CatchUp::since(time),
+            Start::Earliest => CatchUp::since(UnixMillis(0)),
+        };
+        let session = Session::CatchingUp(Box::new(catch_up));
+        let id = self.followers.insert(&follow.topics, self.layout, session, outlet);
+        let mut new = Vec::new();
+        for slot in self.followers.slots(id) {
+            let uses = self.slots.entry(slot).or_default();
+            uses.followers += 1;
+            uses.idle = false;
+            if !self.feed.follows(slot) {
+                self.effects.push(Effect::Follow(slot));
+                new.push(slot);
+            }
+        }
+        if !new.is_empty() {
+            let mut out = Vec::new();
+            self.feed.follow(&new, &mut out);
+            self.carry_out(out);
+        }
+        self.step(id);
+        id
+    }
+
+    /// Whether a cursor fits the layout. One that names other shards or slots is of another service, or made up: what it says of them would
+    /// stay in it for ever, and where it says nothing of ours it would begin now without a word.
+    fn could_issue(&self, cursor: &Cursor) -> bool {
+        cursor.shards().all(|(shard, position)| {
+            shard.0 < self.layout.shards()
+                && position
+                    .ahead()
+                    .all(|(slot, _)| slot.0 < self.layout.slots() && self.layout.shard(slot.0) == shard.0)
+        })
+    }
+
+    /// Lets a follower go. One that is gone already is no mistake.
+    pub fn detach(&mut self, id: FollowerId) {
+        if let Some(ticket) = self.followers.get(id).and_then(|follower| follower.asking) {
+            self.questions.remove(&ticket);
+            self.effects.push(Effect::Forget(ticket));
+        }
+        for slot in self.followers.remove(id).unwrap_or_default() {
+            if let Some(uses) = self.slots.get_mut(&slot) {
+                uses.followers -= 1;
+            }
+        }
+    }
+
+    /// Lets go of the slots that nobody has followed since the last sweep (keeping them for a while spares a reconnecting crowd the log), and of
+    /// those who wait and are gone.
+    pub fn sweep(&mut self) {
+        let mut dropped = Vec::new();
+        for (&slot, uses) in self.slots.iter_mut().filter(|(_, uses)| uses.followers == 0) {
+            if std::mem::replace(&mut uses.idle, true) {
+                dropped.push(slot);
+            }
+        }
+        for slot in dropped {
+            self.slots.remove(&slot);
+            self.tails.remove(&slot);
+            self.waiting.remove(&slot);
+            self.fills.remove(&slot);
+            self.feed.unfollow(slot);
+            self.effects.push(Effect::Unfollow(slot));
+        }
+        for waiting in self.waiting.values_mut() {
+            waiting.retain(|&id| self.followers.get(id).is_some());
+        }
+    }
+
+    /// A follower's outlet has room again.
+    pub fn drained(&mut self, id: FollowerId) {
+        if let Some(follower) = self.followers.get_mut(id) {
+            follower.blocked = false;
+            self.step(id);
+        }
+    }
+
+    /// The bus says something.
+    pub fn notice(&mut self, notice: &Notice) {
+        let mut out = Vec::new();
+        match notice {
+            Notice::Announcement(announcement) => self.feed.announce(announcement, &mut out),
+            Notice::Digest(digest) => self.feed.digest(digest, &mut out),
+            Notice::Unverified => self.feed.unverified(&mut out),
+            Notice::Ephemeral(event) => self.fan_out(event, None),
+        }
+        self.carry_out(out);
+    }
+
+    /// The log answers. An answer that nobody waits for any more is dropped.
+    pub fn answer(&mut self, ticket: Ticket, answer: &Answer) {
+        let Some(asked) = self.questions.remove(&ticket) else {
+            return;
+        };
+        if let Asker::Fill(slot) = asked.asker
+            && self.fills.get(&slot) != Some(&ticket)
+        {
+            return;
+        }
+        if let Asker::Follower(id, _) = asked.asker
+            && self.followers.get(id).is_none()
+        {
+            return;
+        }
+        match (asked.asker, answer) {
+            (asker, Answer::Failed(_)) => {
+                self.ask(asker, asked.question, asked.attempt.saturating_add(1));
+            }
+            (Asker::Feed, Answer::Heads(heads)) => {
+                let forked = if self.feed.forks(heads) {
+                    self.fork(heads.shard)
+                } else {
+                    Vec::new()
+                };
+                let mut out = Vec::new();
+                self.feed.heads(heads, &mut out);
+                self.carry_out(out);
+                self.step_all(forked);
+            }
+            (Asker::Fill(slot), Answer::Replay(replay)) => self.filled(slot, replay, &asked),
+            (Asker::Follower(id, shard), Answer::Located(located)) => {
+                if let Some(catch_up) = self.answered(id) {
+                    catch_up.begin(shard, located.epoch, located.after);
+                }
+                self.step(id);
+            }
+            (Asker::Follower(id, shard), Answer::Replay(replay)) => self.replayed(id, shard, replay, &asked),
+            _ => debug_assert!(false, "the answer is of another kind than the question"),
+        }
+    }
+
+    fn ask(&mut self, asker: Asker, question: Question, attempt: u32) {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        match asker {
+            Asker::Feed => {}
+            Asker::Fill(slot) => {
+                self.fills.insert(slot, ticket);
+            }
+            Asker::Follower(id, _) => {
+                if let Some(follower) = self.followers.get_mut(id) {
+                    follower.asking = Some(ticket);
+                }
+            }
+        }
+        self.effects.push(Effect::Ask {
+            ticket,
+            question: question.clone(),
+            attempt,
+        });
+        self.questions.insert(
+            ticket,
+            Asked {
+                asker,
+                question,
+                attempt,
+            },
+        );
+    }
+
+    fn carry_out(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Pass(passed) => self.pass(&passed),
+                Output::AskHeads(shard) => {
+                    self.ask(Asker::Feed, Question::Heads(shard), 0);
+                }
+                Output::Fill { slot, after, idle } => self.fill(slot, after, idle),
+                Output::Settled(slot) => self.settled(slot),
+            }
+        }
+    }
+
+    fn replay_question(&self, shard: Shard, epoch: Epoch, topics: Vec<(Topic, Seq)>) -> Question {
+        let HubSettings {
+            page_events: max_events,
+            page_bytes: max_bytes,
+            ..
+        } = self.settings;
+        Question::Replay(ReplayRequest {
+            shard,
+            epoch,
+            topics,
+            max_events,
+            max_bytes,
+        })
+    }
+}

@@ -1,0 +1,233 @@
+//! What the random worlds reach too seldom.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use super::*;
+use crate::{
+    bus::Announcement,
+    hub::{Delivery, Offer},
+    log::{Heads, Page, Replay},
+    model::Event,
+};
+
+/// Takes everything, and notes the payloads and the reasons of gaps.
+#[derive(Clone, Default)]
+struct Recorder(Rc<RefCell<Vec<String>>>);
+
+impl Outlet for Recorder {
+    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
+        match delivery {
+            Delivery::Event { event, .. } => self.0.borrow_mut().push(event.data.to_string()),
+            Delivery::Gap { reason, .. } => self.0.borrow_mut().push(reason.as_str().to_owned()),
+            Delivery::Level { .. } => {}
+        }
+        Offer::Taken
+    }
+}
+
+const EPOCH: Epoch = Epoch(1);
+
+fn event(topic: &str, seq: u64) -> Arc<Event> {
+    let name = Topic::parse(topic).expect("valid");
+    Arc::new(Event::new(
+        name,
+        None,
+        format!("{topic}{seq}").into(),
+        UnixMillis(0),
+        Some(Seq(seq)),
+    ))
+}
+
+fn announcement(topic: &str, prev: u64, seq: u64) -> Notice {
+    let (shard, slot, event) = (Shard(0), Slot(0), event(topic, seq));
+    Notice::Announcement(Announcement {
+        shard,
+        epoch: EPOCH,
+        slot,
+        prev: Seq(prev),
+        seq: Seq(seq),
+        event,
+    })
+}
+
+fn heads(last: u64) -> Answer {
+    let slots = Arc::new(HashMap::from([(Slot(0), Seq(last))]));
+    Answer::Heads(Heads {
+        shard: Shard(0),
+        epoch: EPOCH,
+        last: Seq(last),
+        floor: Seq(1),
+        slots,
+    })
+}
+
+fn page(events: Vec<Arc<Event>>, up_to: u64) -> Answer {
+    Answer::Replay(Replay::Page(Page {
+        epoch: EPOCH,
+        events,
+        up_to: Seq(up_to),
+    }))
+}
+
+fn attach(hub: &mut Hub, topic: &str) -> (FollowerId, Recorder) {
+    let recorder = Recorder::default();
+    let topics = vec![Topic::parse(topic).expect("valid")];
+    let id = hub.attach(
+        Follow {
+            topics,
+            start: Start::Now,
+        },
+        Box::new(recorder.clone()),
+    );
+    (id, recorder)
+}
+
+/// The one question that the hub has put since it was last asked.
+fn asked(hub: &mut Hub) -> Ticket {
+    let effects = hub.take_effects();
+    let mut asked = effects.iter().filter_map(|effect| match effect {
+        Effect::Ask { ticket, .. } => Some(*ticket),
+        _ => None,
+    });
+    let ticket = asked.next().expect("a question");
+    assert_eq!(asked.next(), None, "{effects:?}");
+    ticket
+}
+
+#[test]
+fn the_answer_to_a_fill_that_was_given_up_does_not_end_the_next() {
+    let mut hub = Hub::new(Layout::EMBEDDED, HubSettings::default());
+    let (first, _) = attach(&mut hub, "a");
+    let ticket = asked(&mut hub);
+    hub.answer(ticket, &heads(10));
+    hub.notice(&announcement("a", 12, 13));
+    let given_up = asked(&mut hub);
+    hub.detach(first);
+    hub.sweep();
+    hub.sweep();
+
+    let (_, second) = attach(&mut hub, "b");
+    let ticket = asked(&mut hub);
+    hub.answer(ticket, &heads(13));
+    hub.notice(&announcement("a", 14, 15));
+    let fill = asked(&mut hub);
+    hub.answer(
+        given_up,
+        &page(vec![event("a", 12), event("a", 13), event("a", 15)], 15),
+    );
+    assert!(second.0.borrow().is_empty());
+    hub.answer(fill, &page(vec![event("b", 14)], 15));
+    hub.notice(&announcement("b", 15, 16));
+    assert_eq!(*second.0.borrow(), ["b14", "b16"]);
+}
+
+#[test]
+fn too_many_topics_to_fill_at_once_are_read_by_each_follower() {
+    let settings = HubSettings {
+        fill_topics: 1,
+        ..HubSettings::default()
+    };
+    let mut hub = Hub::new(Layout::EMBEDDED, settings);
+    let (_, a) = attach(&mut hub, "a");
+    let ticket = asked(&mut hub);
+    hub.answer(ticket, &heads(10));
+    let (_, b) = attach(&mut hub, "b");
+    hub.notice(&announcement("a", 12, 13));
+    let questions: Vec<_> = hub
+        .take_effects()
+        .into_iter()
+        .map(|effect| match effect {
+            Effect::Ask {
+                ticket,
+                question: Question::Replay(request),
+                ..
+            } => (ticket, request.topics),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(questions.len(), 2);
+    for (ticket, topics) in questions {
+        let [(topic, Seq(10))] = &topics[..] else {
+            panic!("{topics:?}")
+        };
+        hub.answer(ticket, &page(vec![event(topic.as_str(), 12)], 13));
+    }
+    hub.notice(&announcement("b", 13, 14));
+    assert_eq!(
+        (&*a.0.borrow(), &*b.0.borrow()),
+        (&vec!["a12".to_owned()], &vec!["b12".to_owned(), "b14".to_owned()])
+    );
+}
+
+#[test]
+fn who_comes_while_a_slot_is_filled_begins_where_it_came() {
+    let mut hub = Hub::new(Layout::EMBEDDED, HubSettings::default());
+    let (_, a) = attach(&mut hub, "a");
+    let ticket = asked(&mut hub);
+    hub.answer(ticket, &heads(10));
+    hub.notice(&announcement("a", 12, 13));
+    let fill = asked(&mut hub);
+    let (_, b) = attach(&mut hub, "b");
+    // Published after both came. The fill reads only the topics of those who are live, and passes over it.
+    hub.notice(&announcement("b", 13, 14));
+    hub.answer(fill, &page(vec![event("a", 12), event("a", 13)], 14));
+    let read = asked(&mut hub);
+    hub.answer(read, &page(vec![event("b", 14)], 14));
+    hub.notice(&announcement("b", 14, 15));
+    assert_eq!(
+        (&*a.0.borrow(), &*b.0.borrow()),
+        (
+            &vec!["a12".to_owned(), "a13".to_owned()],
+            &vec!["b14".to_owned(), "b15".to_owned()]
+        )
+    );
+}
+
+#[test]
+fn whoever_leaves_is_not_waited_for_by_the_log_or_kept() {
+    let mut hub = Hub::new(Layout::EMBEDDED, HubSettings::default());
+    let (waits, _) = attach(&mut hub, "a");
+    let heads_asked = asked(&mut hub);
+    let reads = hub.attach(
+        Follow {
+            topics: vec![Topic::parse("a").expect("valid")],
+            start: Start::Earliest,
+        },
+        Box::new(Recorder::default()),
+    );
+    let located = asked(&mut hub);
+    hub.detach(waits);
+    hub.detach(reads);
+    assert_eq!(hub.take_effects(), [Effect::Forget(located)]);
+    hub.sweep();
+    assert!(hub.waiting.values().all(Vec::is_empty));
+    assert_eq!(hub.questions.keys().collect::<Vec<_>>(), [&heads_asked]);
+    hub.answer(located, &page(vec![event("a", 1)], 1));
+    hub.answer(heads_asked, &heads(1));
+    assert!(hub.questions.is_empty());
+}
+
+#[test]
+fn a_cursor_of_another_layout_is_told_that_it_is_unknown() {
+    for (text, is_ours) in [
+        ("1-1.a", true),
+        ("1-5_1.a", false),
+        ("1-1.a-2_1.a", false),
+        ("1-1.9.5_1", false),
+    ] {
+        let mut hub = Hub::new(Layout::EMBEDDED, HubSettings::default());
+        let (_, _) = attach(&mut hub, "a");
+        let ticket = asked(&mut hub);
+        hub.answer(ticket, &heads(10));
+        let recorder = Recorder::default();
+        hub.attach(
+            Follow {
+                topics: vec![Topic::parse("a").expect("valid")],
+                start: Start::After(Cursor::parse(text).expect("a cursor")),
+            },
+            Box::new(recorder.clone()),
+        );
+        let told: &[String] = if is_ours { &[] } else { &["unknown".to_owned()] };
+        assert_eq!(*recorder.0.borrow(), told, "{text}");
+    }
+}

@@ -1,0 +1,186 @@
+//! The driver: what gives a hub its clock, its bus and its log. One task per worker owns all that the hub has under way.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{AbortHandle, Aborted, LocalBoxFuture, abortable},
+    stream::FuturesUnordered,
+};
+use tokio::{
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{debug, warn};
+
+use super::{Answer, Effect, Follow, FollowerId, Hub, HubSettings, Outlet, Question, Ticket};
+use crate::{
+    bus::{Bus, Line},
+    log::Log,
+    model::Layout,
+};
+
+/// How long a slot without followers is kept, at least; twice that at most.
+const SWEEP: Duration = Duration::from_secs(30);
+/// The first wait before a question is put again, doubled up to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LAST_WAIT: Duration = Duration::from_secs(1);
+/// Notices taken from the bus before others get their turn.
+const BURST: usize = 64;
+
+/// A hub and what drives it. Lives on one worker's thread; cheap to clone there.
+#[derive(Clone)]
+pub struct HubHandle(Rc<Shared>);
+
+struct Shared {
+    hub: RefCell<Hub>,
+    /// The hub wants something done.
+    bell: Notify,
+    /// Nobody drives the hub any more.
+    ended: Notify,
+}
+
+impl HubHandle {
+    /// Starts a hub on this thread's `LocalSet`. It ends with the runtime, or when the bus is closed.
+    #[must_use]
+    pub fn spawn(layout: Layout, settings: HubSettings, log: Arc<dyn Log>, bus: &dyn Bus) -> Self {
+        let shared = Rc::new(Shared {
+            hub: RefCell::new(Hub::new(layout, settings)),
+            bell: Notify::new(),
+            ended: Notify::new(),
+        });
+        let driver = Driver {
+            shared: shared.clone(),
+            line: bus.open(),
+            log,
+            asked: FuturesUnordered::new(),
+            handles: HashMap::new(),
+        };
+        tokio::task::spawn_local(driver.run());
+        Self(shared)
+    }
+
+    /// Takes on a follower. Must not be called by an [`Outlet`].
+    pub fn attach(&self, follow: Follow, outlet: Box<dyn Outlet>) -> FollowerId {
+        self.with(|hub| hub.attach(follow, outlet))
+    }
+
+    /// Lets a follower go; one that is gone already is no mistake. Must not be called by an [`Outlet`].
+    pub fn detach(&self, id: FollowerId) {
+        self.with(|hub| hub.detach(id));
+    }
+
+    /// A follower's outlet has room again. Must not be called by an [`Outlet`].
+    pub fn drained(&self, id: FollowerId) {
+        self.with(|hub| hub.drained(id));
+    }
+
+    /// Waits until nobody drives the hub any more: the bus was closed, or the driver panicked. For one to wait, once.
+    pub async fn ended(&self) {
+        self.0.ended.notified().await;
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Hub) -> T) -> T {
+        let changed = change(&mut self.0.hub.borrow_mut());
+        self.0.bell.notify_one();
+        changed
+    }
+}
+
+struct Driver {
+    shared: Rc<Shared>,
+    line: Box<dyn Line>,
+    log: Arc<dyn Log>,
+    /// As many as there are followers that catch up, at most.
+    asked: FuturesUnordered<LocalBoxFuture<'static, Result<(Ticket, Answer), Aborted>>>,
+    handles: HashMap<Ticket, AbortHandle>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.ended.notify_one();
+    }
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.carry_out();
+            tokio::select! {
+                notice = self.line.next() => {
+                    let Some(notice) = notice else {
+                        debug!("the bus is closed");
+                        return;
+                    };
+                    self.shared.hub.borrow_mut().notice(&notice);
+                    for _ in 1..BURST {
+                        let Some(Some(notice)) = self.line.next().now_or_never() else { break };
+                        self.shared.hub.borrow_mut().notice(&notice);
+                    }
+                }
+                Some(answered) = self.asked.next() => {
+                    // One that was aborted is one that the hub has forgotten.
+                    if let Ok((ticket, answer)) = answered {
+                        self.handles.remove(&ticket);
+                        self.shared.hub.borrow_mut().answer(ticket, &answer);
+                    }
+                }
+                () = self.shared.bell.notified() => {}
+                _ = sweep.tick() => self.shared.hub.borrow_mut().sweep(),
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        loop {
+            let effects = self.shared.hub.borrow_mut().take_effects();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Follow(slot) => self.line.follow(slot),
+                    Effect::Unfollow(slot) => self.line.unfollow(slot),
+                    Effect::Ask {
+                        ticket,
+                        question,
+                        attempt,
+                    } => {
+                        let (asked, handle) = abortable(ask(self.log.clone(), ticket, question, attempt));
+                        self.handles.insert(ticket, handle);
+                        self.asked.push(asked.boxed_local());
+                    }
+                    Effect::Forget(ticket) => {
+                        if let Some(handle) = self.handles.remove(&ticket) {
+                            handle.abort();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn ask(log: Arc<dyn Log>, ticket: Ticket, question: Question, attempt: u32) -> (Ticket, Answer) {
+    if attempt > 0 {
+        let wait = LAST_WAIT.min(FIRST_WAIT * 2_u32.saturating_pow(attempt - 1));
+        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+    let answer = match question {
+        Question::Heads(shard) => log.heads(shard).await.map(Answer::Heads),
+        Question::Replay(request) => log.replay(request).await.map(Answer::Replay),
+        Question::Locate(shard, time) => log.locate(shard, time).await.map(Answer::Located),
+    };
+    let answer = answer.unwrap_or_else(|error| {
+        // Once for each question: thousands may be put again every second.
+        if attempt == 0 {
+            warn!(%error, "the log could not be read, trying again");
+        } else {
+            debug!(%error, attempt, "the log could still not be read, trying again");
+        }
+        Answer::Failed(error)
+    });
+    (ticket, answer)
+}

@@ -1,0 +1,105 @@
+//! Why a publish failed, and the one table of what each failure is called outside.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tonic::Code;
+
+use super::{admit::Refusal, json::Malformed};
+use crate::journal::AppendError;
+
+/// Why an event was not published, or may not have been.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// It breaks a rule.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It is not the JSON of an event.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The journal did not append it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The node takes nothing new.
+    #[error("this node is draining and did not take the event: publish to another, or again when it is back")]
+    Draining,
+    /// The caller's deadline passed before the answer was known.
+    #[error(
+        "the deadline passed while the write was under way, the outcome is unknown: publish again with the same key"
+    )]
+    Deadline,
+}
+
+/// What a failure is called on each boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Over gRPC.
+    pub code: Code,
+    /// Over HTTP.
+    pub status: StatusCode,
+    /// How long to wait before the same publish can succeed here; `None` if a wait alone does not help, or is not needed.
+    pub retry_after: Option<Duration>,
+    /// In metrics, and in upper case as the reason of a `google.rpc.ErrorInfo`.
+    pub label: &'static str,
+}
+
+impl IngestError {
+    /// The table.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        const fn row(code: Code, status: StatusCode, wait: Option<u64>, label: &'static str) -> Verdict {
+            let retry_after = match wait {
+                Some(seconds) => Some(Duration::from_secs(seconds)),
+                None => None,
+            };
+            Verdict {
+                code,
+                status,
+                retry_after,
+                label,
+            }
+        }
+        match self {
+            Self::Refused(Refusal::DataTooLong { .. }) | Self::Malformed(Malformed::TooLong { .. }) => {
+                row(Code::InvalidArgument, StatusCode::PAYLOAD_TOO_LARGE, None, "too_large")
+            }
+            Self::Refused(_) => row(Code::InvalidArgument, StatusCode::BAD_REQUEST, None, "refused"),
+            Self::Malformed(_) => row(Code::InvalidArgument, StatusCode::BAD_REQUEST, None, "malformed"),
+            Self::Append(AppendError::DiskFull { .. }) => row(
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                Some(30),
+                "disk_full",
+            ),
+            // Only an operator ends it, with a restart: soon is as good as late, but not at once.
+            Self::Append(AppendError::ReadOnly { .. }) => row(
+                Code::Unavailable,
+                StatusCode::SERVICE_UNAVAILABLE,
+                Some(30),
+                "read_only",
+            ),
+            Self::Append(AppendError::Closed) => {
+                row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(1), "closed")
+            }
+            Self::Draining => row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(1), "draining"),
+            // Not UNAVAILABLE: clients retry that by themselves, and without a key a retry could publish twice.
+            Self::Append(AppendError::Unknown { .. }) => row(
+                Code::Unknown,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                None,
+                "unknown_outcome",
+            ),
+            Self::Deadline => row(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, None, "deadline"),
+        }
+    }
+
+    /// The field that is wrong, if it is one.
+    #[must_use]
+    pub fn field(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.field()),
+            Self::Malformed(malformed) => malformed.field(),
+            Self::Append(_) | Self::Draining | Self::Deadline => None,
+        }
+    }
+}

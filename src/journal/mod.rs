@@ -1,0 +1,74 @@
+//! The journal: where events become durable and get their order.
+
+mod clock;
+mod digest;
+mod disk;
+mod local;
+mod writer;
+
+use futures::future::BoxFuture;
+
+pub use self::{
+    digest::{digest, send_digests},
+    disk::{DiskFull, DiskProbe, DiskSpace},
+    local::{CloseError, LocalJournal, Settings, Status, Surroundings},
+};
+use crate::model::{Publish, Seq};
+
+/// Appends events durably. One suite (`tests/contract/journal.rs`) holds every implementation to this:
+///
+/// - **Durable:** a ticket resolves with a receipt only when the event survives the loss of this process and of its machine's power
+///   (embedded: fsynced; in a cluster: replicated). What resolves with an error that is not [`AppendError::Unknown`] was not appended and never will be.
+/// - **Ordered:** sequences are strictly increasing within a shard; appends of one caller, one awaited after the other, are in that order.
+/// - **Whole:** within a shard, all topics of one publish are appended, next to each other, or none.
+/// - **Once:** a repeat of a key on a topic within the window gives that topic the first sequence and appends nothing, across restarts.
+/// - **Announced:** what was appended is announced on the bus after it is durable and readable from the log.
+pub trait Journal: Send + Sync + 'static {
+    /// Takes its place in the order, waiting while too much is in flight, and returns a ticket that resolves when the event is
+    /// durable. Dropping the ticket does not undo the append.
+    fn append(&self, publish: Publish) -> BoxFuture<'_, Result<Ticket, AppendError>>;
+}
+
+/// Resolves when the event is durable.
+pub type Ticket = BoxFuture<'static, Result<Receipt, AppendError>>;
+
+/// An event that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// One per topic, in the order of the publish.
+    pub placed: Vec<Placed>,
+}
+
+/// Where an event is in one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Its sequence.
+    pub seq: Seq,
+    /// Whether the key was known: the sequence is the first one's, and nothing was appended.
+    pub repeated: bool,
+}
+
+/// Why an event was not appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The disk is nearly full.
+    #[error(
+        "{0}: free some space, shorten the retention, or raise `journal.disk_high_water_percent` if it is the mark that was passed"
+    )]
+    DiskFull(DiskFull),
+    /// A write failed earlier: nothing more is written, so that what was acknowledged stays true. Reading goes on.
+    #[error("this node refuses writes since one failed ({cause}): see to its disk, then restart it")]
+    ReadOnly {
+        /// What failed.
+        cause: String,
+    },
+    /// The node is stopping.
+    #[error("this node is shutting down: publish to another, or again when it is back")]
+    Closed,
+    /// The write was under way when it failed: the event may or may not be durable.
+    #[error("the write failed under way ({cause}), the outcome is unknown: publish again with the same key")]
+    Unknown {
+        /// What failed.
+        cause: String,
+    },
+}

@@ -1,0 +1,172 @@
+//! What is written in one go: events, the publishers' keys they came with, and how far the shard has come with them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use rocksdb::WriteBatch;
+
+use super::{
+    keys,
+    options::Column,
+    store::{Columns, Head, Milestone, Store, StoreError, durably},
+    value::{StoredBody, StoredEvent, StoredHead, StoredKey, StoredMilestone, StoredSeq, encode},
+};
+use crate::model::{EventType, PublishKey, Seq, Slot, Topic, UnixMillis};
+
+/// A payload longer than this that goes to several topics is stored once, in bytes.
+const SHARED_ABOVE: usize = 512;
+/// Milestones are at least this far apart in time, in milliseconds, or [`MILESTONE_BYTES`] in bytes. Part of the format: a milestone says
+/// that the events after it, up to the next one, are no later than this after its time.
+pub(super) const MILESTONE_MILLIS: u64 = 100;
+const MILESTONE_BYTES: u64 = 1 << 20;
+
+/// What is to be written in one go. Nothing of it can be read before [`Batch::commit`] returns, and all of it afterwards.
+pub(crate) struct Batch<'s> {
+    store: &'s Store,
+    write: WriteBatch,
+    head: Head,
+    slots: HashMap<Slot, Seq>,
+}
+
+/// One event of a batch, for one or several topics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Appended<'e> {
+    /// Its type.
+    pub(crate) event_type: Option<&'e EventType>,
+    /// Its payload.
+    pub(crate) data: &'e str,
+    /// When it is appended: no earlier than anything before it.
+    pub(crate) time: UnixMillis,
+}
+
+impl<'s> Batch<'s> {
+    /// An empty batch, to follow what the store holds. There must be only one at a time.
+    pub(crate) fn new(store: &'s Store) -> Self {
+        Self {
+            store,
+            write: WriteBatch::default(),
+            head: store.head(),
+            slots: HashMap::new(),
+        }
+    }
+
+    /// The last sequence, with what is in the batch.
+    pub(crate) const fn last(&self) -> Seq {
+        self.head.last
+    }
+
+    /// The last sequence of a slot, with what is in the batch; 0 if it has none.
+    pub(crate) fn last_of(&self, slot: Slot) -> Seq {
+        let before = || self.head.slots.get(&slot).copied();
+        self.slots.get(&slot).copied().or_else(before).unwrap_or(Seq::ZERO)
+    }
+
+    /// Adds an event to its topics, whose sequences ascend and follow all before them.
+    pub(crate) fn append(&mut self, event: &Appended<'_>, places: &[(&Topic, Slot, Seq)]) -> Result<(), StoreError> {
+        let Some(&(_, _, last)) = places.last() else {
+            return Ok(());
+        };
+        let store = self.store;
+        store.with(|db| {
+            self.mark(db, event.time);
+            let shared = places.len() > 1 && event.data.len() > SHARED_ABOVE;
+            if shared {
+                let body = StoredBody {
+                    data: event.data.to_owned(),
+                };
+                self.put(db, Column::Bodies, &keys::of_seq(last), &encode(&body));
+            }
+            // The same for each topic: what differs is in the key.
+            let value = encode(&StoredEvent {
+                event_type: event.event_type.map(|name| name.as_str().to_owned()),
+                data: if shared { String::new() } else { event.data.to_owned() },
+                time_ms: event.time.0,
+                body: shared.then_some(last.0),
+            });
+            for &(topic, slot, seq) in places {
+                self.put(db, Column::Events, &keys::event(topic, seq), &value);
+                self.slots.insert(slot, seq);
+            }
+            Ok(())
+        })?;
+        self.head.last = last;
+        self.head.time = event.time;
+        Ok(())
+    }
+
+    /// Notes the first use of a publisher's key on a topic.
+    pub(crate) fn remember(
+        &mut self,
+        key: &PublishKey,
+        topic: &Topic,
+        seq: Seq,
+        time: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let first = StoredKey {
+            seq: seq.0,
+            time_ms: time.0,
+        };
+        self.store.with(|db| {
+            self.write
+                .put_cf(db.column(Column::Keys), keys::publish_key(key, topic), encode(&first));
+            Ok(())
+        })
+    }
+
+    /// Makes it durable, then readable. A batch without events writes nothing.
+    pub(crate) fn commit(mut self) -> Result<(), StoreError> {
+        if self.slots.is_empty() {
+            return Ok(());
+        }
+        self.write()?;
+        Arc::make_mut(&mut self.head.slots).extend(self.slots);
+        self.store.advance(self.head);
+        Ok(())
+    }
+
+    /// Makes it durable. Until the store is told so, readers see nothing of it.
+    pub(super) fn write(&mut self) -> Result<(), StoreError> {
+        let mut write = std::mem::take(&mut self.write);
+        self.store.with(|db| {
+            let meta = db.column(Column::Meta);
+            for (&slot, &Seq(seq)) in &self.slots {
+                write.put_cf(meta, keys::slot(slot), encode(&StoredSeq { seq }));
+            }
+            let head = StoredHead {
+                last: self.head.last.0,
+                time_ms: self.head.time.0,
+                bytes: self.head.bytes,
+            };
+            write.put_cf(meta, keys::HEAD, encode(&head));
+            Ok(db.db.write_opt(write, &durably())?)
+        })
+    }
+
+    /// Sets a milestone before the next event if the last one is far enough back.
+    fn mark(&mut self, db: Columns<'_>, time: UnixMillis) {
+        let due = self.head.milestone.is_none_or(|last| {
+            time.0 >= last.time.0.saturating_add(MILESTONE_MILLIS) || self.head.bytes >= last.bytes + MILESTONE_BYTES
+        });
+        if due {
+            let milestone = Milestone {
+                seq: self.head.last,
+                time,
+                bytes: self.head.bytes,
+            };
+            let stored = StoredMilestone {
+                time_ms: milestone.time.0,
+                bytes: milestone.bytes,
+            };
+            self.write.put_cf(
+                db.column(Column::Milestones),
+                keys::of_seq(milestone.seq),
+                encode(&stored),
+            );
+            self.head.milestone = Some(milestone);
+        }
+    }
+
+    fn put(&mut self, db: Columns<'_>, column: Column, key: &[u8], value: &[u8]) {
+        self.write.put_cf(db.column(column), key, value);
+        self.head.bytes += (key.len() + value.len()) as u64;
+    }
+}

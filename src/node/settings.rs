@@ -1,0 +1,89 @@
+//! What each part is set to, from the one configuration.
+
+use std::{num::NonZeroUsize, thread::available_parallelism};
+
+use super::NodeError;
+use crate::{
+    config::Config,
+    edge::{self, limits},
+    ingest::{self, ServerSettings},
+    journal,
+    log::Retention,
+    model::Origin,
+};
+
+/// How many threads serve streams.
+pub(super) fn workers(config: &Config) -> NonZeroUsize {
+    NonZeroUsize::new(config.http.workers)
+        .or_else(|| available_parallelism().ok())
+        .unwrap_or(NonZeroUsize::MIN)
+}
+
+pub(super) fn journal(config: &Config) -> journal::Settings {
+    journal::Settings {
+        key_window: config.journal.key_window,
+        disk_high_water_percent: config.journal.disk_high_water_percent,
+        max_in_flight: config.journal.max_in_flight,
+    }
+}
+
+pub(super) fn retention(config: &Config) -> Retention {
+    Retention {
+        age: config.log.retention_age,
+        bytes: config.log.retention_bytes.bytes(),
+    }
+}
+
+pub(super) fn ingest(config: &Config) -> ingest::Settings {
+    ingest::Settings {
+        topics: config.limits.topics_per_publish,
+        data_bytes: config.limits.data_bytes.in_memory(),
+        ..ingest::Settings::default()
+    }
+}
+
+/// `files`: the limit on open files.
+pub(super) fn server(config: &Config, files: Option<u64>) -> ServerSettings {
+    ServerSettings {
+        reflection: config.grpc.reflection,
+        connections: publishers(files),
+        drain_window: config.drain.window,
+        ..ServerSettings::default()
+    }
+}
+
+/// How many connections publishers may have of a limit on open files.
+fn publishers(files: Option<u64>) -> usize {
+    let share = files.and_then(|files| usize::try_from(files / 8).ok());
+    let most = ServerSettings::default().connections;
+    share.unwrap_or(most).clamp(1, most)
+}
+
+pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
+    let origins = config.http.cors_origins.iter().map(|text| Origin::parse(text));
+    Ok(edge::Settings {
+        heartbeat: config.http.heartbeat,
+        retry: config.http.retry,
+        header_timeout: config.http.header_timeout,
+        max_header_bytes: config.http.max_header_bytes.in_memory(),
+        send_queue: config.http.send_queue.in_memory(),
+        topics_per_stream: config.limits.topics_per_stream,
+        cors_origins: origins.collect::<Result<_, _>>().map_err(NodeError::Origin)?,
+    })
+}
+
+/// The limits on connections. What the limit on open `files` leaves is how many streams there may be.
+pub(super) fn limits(config: &Config, files: Option<u64>) -> Result<limits::Settings, NodeError> {
+    let room = limits::connections_within(files, publishers(files));
+    let asked = config.limits.connections;
+    if asked > room {
+        return Err(NodeError::TooManyConnections { asked, room });
+    }
+    Ok(limits::Settings {
+        connections: if asked == 0 { room } else { asked },
+        connections_per_user: config.limits.connections_per_user,
+        connections_per_address: config.limits.connections_per_address,
+        attempts_per_second_per_address: config.limits.attempts_per_second_per_address,
+        exempt_loopback: config.limits.exempt_loopback,
+    })
+}

@@ -1,0 +1,93 @@
+//! Memory of idle streams, as the system sees it. What is compared was measured in the same run: no figure is demanded as such.
+
+use std::path::Path;
+
+use tidings_loadtest::{
+    Node,
+    hold::{Held, Topics},
+    process::{Memory, raise_file_limit},
+    stream::connect,
+};
+use tokio::io::AsyncReadExt as _;
+
+const STREAMS: usize = 1_000;
+/// Streams that are being opened at the same time: what a request needs for a moment is not what an open stream needs.
+const OPENING: usize = 16;
+
+/// How often all streams are opened and closed in a round,
+const CYCLES: usize = 5;
+/// and how many rounds there are, of which the first brings tables and heap to the size that this takes: what one round leaves behind, the
+/// others leave again.
+const ROUNDS: usize = 4;
+
+const ONE: Topics = Topics { each: 1, own: 1 };
+const FOUR: Topics = Topics { each: 4, own: 1 };
+
+fn serve() -> Node {
+    raise_file_limit().expect("allowed");
+    // What is noted for the heartbeat of a stream that has ended is forgotten when that would have been due.
+    let settings = [("TIDINGS_HTTP__HEARTBEAT", "1s")];
+    Node::start(Path::new(env!("CARGO_BIN_EXE_tidings")), None, &settings).expect("started")
+}
+
+fn anonymous(node: &Node) -> u64 {
+    let pid = node.process().expect("started here");
+    Memory::of(pid).expect("readable").anonymous
+}
+
+/// The memory that a thousand more streams take.
+async fn growth(topics: Topics) -> u64 {
+    let node = serve();
+    let mut held = Held::new(node.http, topics);
+    held.grow(STREAMS / 2, OPENING).await.expect("opened");
+    let before = anonymous(&node);
+    held.grow(STREAMS / 2 + STREAMS, OPENING).await.expect("opened");
+    let after = anonymous(&node);
+    assert_eq!(held.open(), STREAMS / 2 + STREAMS);
+    after.checked_sub(before).expect("a thousand streams take memory")
+}
+
+#[tokio::test]
+async fn four_topics_take_little_more_than_one() {
+    let (one, four) = (growth(ONE).await, growth(FOUR).await);
+    assert!(
+        four <= one + one / 2,
+        "{STREAMS} streams take {one} bytes with one topic each and {four} with four"
+    );
+}
+
+/// Waits until what the server notes for the heartbeats of streams that have ended has been due: until it has sent some to one that is open.
+async fn heartbeats(node: &Node) {
+    const OPENING_AND_SOME: usize = 1 + 3;
+    let mut socket = connect(node.http, 0, "topic=witness").await.expect("opened");
+    let mut told = Vec::new();
+    while told.windows(2).filter(|bytes| bytes == b":\n").count() < OPENING_AND_SOME {
+        assert_ne!(socket.read_buf(&mut told).await.expect("readable"), 0, "it stays open");
+    }
+}
+
+#[tokio::test]
+async fn streams_that_have_ended_leave_nothing() {
+    let node = serve();
+    let empty = anonymous(&node);
+    let mut full = Vec::new();
+    for _ in 0..ROUNDS {
+        for _ in 0..CYCLES {
+            let mut held = Held::new(node.http, FOUR);
+            held.grow(STREAMS, OPENING).await.expect("opened");
+            held.close().await.expect("closed");
+        }
+        heartbeats(&node).await;
+        let mut held = Held::new(node.http, FOUR);
+        held.grow(STREAMS, OPENING).await.expect("opened");
+        full.push(anonymous(&node));
+        held.close().await.expect("closed");
+    }
+    let (settled, last) = (full[0], full[ROUNDS - 1]);
+    let (taken, more) = (settled - empty, last.saturating_sub(settled));
+    assert!(
+        more <= taken / 4,
+        "{STREAMS} streams took {taken} bytes, and {more} more when opened another {} times",
+        (ROUNDS - 1) * CYCLES
+    );
+}
