@@ -9,6 +9,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tidings/v1/publisher.proto",
         "tidings/v1/subscriber.proto",
         "tidings/v1/log.proto",
+        "tidings/v1/journal.proto",
+        "tidings/v1/bus.proto",
+        "tidings/v1/member.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

@@ -25,6 +25,11 @@ pub mod hub;
 
 pub mod edge;
 
+// What makes a cluster of it.
+pub mod nats;
+
+pub mod members;
+
 // Around it.
 pub mod auth;
 

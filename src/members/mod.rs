@@ -1,0 +1,5 @@
+//! The nodes of a cluster, as this one sees them.
+
+mod holders;
+
+pub use self::holders::{Holder, Holders};

@@ -1,0 +1,1 @@
+//! The connection to NATS that everything of a node shares.
