@@ -27,7 +27,7 @@ use self::{
     ledger::{Ledger, Rule},
     publisher::{Event, Publisher},
     reader::{Manner, Reader, mark},
-    recovery::Probing,
+    recovery::{Probing, Recoveries},
 };
 use crate::{
     node::Addresses,
@@ -174,7 +174,8 @@ async fn chaos(journal: Journal) {
 
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut fate = rng(99);
-    let (mut faults, mut rounds, mut read, mut deck) = (0, 0, 0, Vec::new());
+    let (mut recoveries, mut deck) = (Recoveries::default(), Vec::new());
+    let (mut rounds, mut read) = (0, 0);
     while Instant::now() < until {
         rounds += 1;
         let (stop, stopped) = watch::channel(false);
@@ -191,8 +192,9 @@ async fn chaos(journal: Journal) {
             if deck.is_empty() {
                 deck = fault::deck(journal, &mut fate);
             }
-            fault::happen(deck.pop().expect("some"), &mut world, &mut probing, &mut fate).await;
-            faults += 1;
+            let fault = deck.pop().expect("some");
+            let recovery = fault::happen(fault, &mut world, &mut probing, &mut fate).await;
+            recoveries.add(fault.to_string(), recovery);
         }
         stop.send_replace(true);
         while let Some(ended) = crate::patiently("the publishers", publishers.join_next()).await {
@@ -206,14 +208,15 @@ async fn chaos(journal: Journal) {
     }
     let counts = stage.ledger().counts();
     let opened: usize = readers.iter().map(|reader| reader.heard().opened).sum();
+    print!("{recoveries}");
     println!(
-        "{} acknowledged, {} refused, {} not known of; {read} read by {} readers in {opened} streams; {faults} faults",
+        "  {} acknowledged, {} refused, {} not known of; {read} read by {} readers in {opened} streams",
         counts.acknowledged,
         counts.refused,
         counts.given_up,
         readers.len(),
     );
-    assert!(faults > 0, "nothing happened");
+    assert!(recoveries.count() > 0, "nothing happened");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,7 +97,7 @@ pub(super) fn deck(journal: Journal, rng: &mut StdRng) -> Vec<Fault> {
 }
 
 /// Has it happen, and waits until everything works again.
-pub(super) async fn happen(fault: Fault, world: &mut World, probing: &mut Probing, rng: &mut StdRng) {
+pub(super) async fn happen(fault: Fault, world: &mut World, probing: &mut Probing, rng: &mut StdRng) -> Recovery {
     let begin = Instant::now();
     let (what, recovery) = match fault {
         Fault::Kill(Part::Edge) => crash(pick(&mut world.edges, rng), false, probing, rng).await,
@@ -118,6 +118,7 @@ pub(super) async fn happen(fault: Fault, world: &mut World, probing: &mut Probin
         fault.to_string(),
         begin.elapsed().as_secs_f64()
     );
+    recovery
 }
 
 fn pick<'a>(members: &'a mut [Member], rng: &mut StdRng) -> &'a mut Member {

@@ -17,7 +17,7 @@ use crate::node::Addresses;
 
 /// Events that one publisher has under way.
 const WINDOW: usize = 16;
-/// How often a publisher has something to say.
+/// How often a publisher that makes up events does.
 const EVERY: Duration = Duration::from_millis(25);
 /// How long it waits for the next answer before it goes elsewhere.
 const ANSWER: Duration = Duration::from_secs(8);
@@ -78,6 +78,8 @@ pub(super) struct Publisher {
     again: VecDeque<Event>,
     /// Whether it gives up on some.
     gives_up: bool,
+    /// How often it has something to say.
+    every: Duration,
 }
 
 impl Publisher {
@@ -90,6 +92,7 @@ impl Publisher {
             number: 0,
             again: VecDeque::new(),
             gives_up: true,
+            every: EVERY,
         }
     }
 
@@ -103,16 +106,24 @@ impl Publisher {
             number: 0,
             again,
             gives_up: false,
+            every: Duration::from_millis(1),
         }
     }
 
     /// Publishes until it is told to stop, and then until it knows of every event what became of it, or never will.
     pub(super) async fn run(mut self, stop: watch::Receiver<bool>) {
-        while !(*stop.borrow() && self.again.is_empty()) {
+        loop {
             let &node = self.stage.publishing.choose(&mut self.rng).expect("some");
             self.session(node, &stop).await;
+            if self.is_done(&stop) {
+                return;
+            }
             pause(&mut self.rng, 20..200).await;
         }
+    }
+
+    fn is_done(&self, stop: &watch::Receiver<bool>) -> bool {
+        *stop.borrow() && self.again.is_empty()
     }
 
     /// One call: up to its failure, or until nothing is left to do.
@@ -131,25 +142,26 @@ impl Publisher {
             return self.unanswered(waiting);
         };
         let mut answers = answers.into_inner();
-        let mut every = tokio::time::interval(EVERY);
+        let mut every = tokio::time::interval(self.every);
         let mut last = Instant::now();
+        // As soon as one is refused, the others are waited for, and another node is tried.
+        let mut leaves = false;
         loop {
+            if waiting.is_empty() && (leaves || self.is_done(stop)) {
+                return;
+            }
             tokio::select! {
-                _ = every.tick(), if waiting.len() < WINDOW => {
+                _ = every.tick(), if !leaves && waiting.len() < WINDOW => {
                     if waiting.is_empty() {
                         last = Instant::now();
-                        if *stop.borrow() && self.again.is_empty() {
-                            return;
-                        }
                     }
                     self.send(&requests, &mut waiting, stop).await;
                 }
                 answer = tokio::time::timeout_at(last + ANSWER, answers.message()), if !waiting.is_empty() => {
-                    let (Ok(Ok(Some(answer))), Some(event)) = (answer, waiting.pop_front()) else {
-                        break;
-                    };
+                    let Ok(Ok(Some(answer))) = answer else { break };
+                    let event = waiting.pop_front().expect("something waits");
                     last = Instant::now();
-                    self.answered(event, answer);
+                    leaves |= !self.answered(event, answer);
                 }
             }
         }
@@ -194,7 +206,8 @@ impl Publisher {
         }
     }
 
-    fn answered(&mut self, mut event: Event, answer: PublishStreamResponse) {
+    /// Returns whether all was well.
+    fn answered(&mut self, mut event: Event, answer: PublishStreamResponse) -> bool {
         match answer.outcome.expect("an outcome") {
             Outcome::Published(published) => {
                 assert_eq!(published.results.len(), event.topics.len(), "{event:?}");
@@ -219,9 +232,11 @@ impl Publisher {
                 }
             }
         }
-        if !event.topics.is_empty() {
-            self.again_or_never(event);
+        if event.topics.is_empty() {
+            return true;
         }
+        self.again_or_never(event);
+        false
     }
 
     fn again_or_never(&mut self, event: Event) {

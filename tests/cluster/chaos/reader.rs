@@ -194,7 +194,7 @@ impl Reading {
             self.hear(event.data.split(' ').next().unwrap_or_default());
             events += 1;
             if self.manner == Manner::Slow && events.is_multiple_of(8) {
-                pause(&mut self.rng, 100..400).await;
+                pause(&mut self.rng, 50..200).await;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! How long it takes from a fault until everything works again: an event to each shard, acknowledged, and with readers on every edge.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -28,6 +28,47 @@ impl fmt::Display for Recovery {
             f,
             "acknowledged after {acknowledged:.1} s, delivered after {delivered:.1} s"
         )
+    }
+}
+
+/// What was measured of each kind of fault, as a table.
+#[derive(Debug, Default)]
+pub(super) struct Recoveries(BTreeMap<String, Vec<Recovery>>);
+
+impl Recoveries {
+    pub(super) fn add(&mut self, fault: String, recovery: Recovery) {
+        self.0.entry(fault).or_default().push(recovery);
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+}
+
+impl fmt::Display for Recoveries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  seconds from the fault, median and longest:")?;
+        writeln!(
+            f,
+            "  {:15} {:>5}  {:>14}  {:>14}",
+            "fault", "times", "acknowledged", "delivered"
+        )?;
+        for (fault, recoveries) in &self.0 {
+            let column = |of: fn(&Recovery) -> Duration| {
+                let mut times: Vec<_> = recoveries.iter().map(of).collect();
+                times.sort_unstable();
+                let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+                format!("{:.1}  {:>6.1}", median.as_secs_f64(), longest.as_secs_f64())
+            };
+            let (acknowledged, delivered) = (column(|it| it.acknowledged), column(|it| it.delivered));
+            writeln!(
+                f,
+                "  {fault:15} {:>5}  {acknowledged:>14}  {delivered:>14}",
+                recoveries.len()
+            )?;
+        }
+        Ok(())
     }
 }
 
