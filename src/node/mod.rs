@@ -20,8 +20,8 @@ use self::{health::NodeHealth, signals::Signals};
 use crate::{
     admin,
     bus::{Bus, LocalBus},
-    config::Config,
-    edge::{Edge, EdgeHandle, Listeners, SubscriberService, WorkerFailed, limits},
+    config::{Config, Role},
+    edge::{Edge, EdgeHandle, Listeners, Routes, SubscriberService, WorkerFailed, limits},
     hub::HubSettings,
     ingest::{self, Ingest, ServeError, Services},
     journal::{self, LocalJournal, Surroundings},
@@ -42,22 +42,22 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// What writing the last events and closing the log may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Runs `tidings serve` until a signal ends it, and then until it has drained.
+/// Runs a role until a signal ends it, and then until it has drained.
 ///
 /// # Errors
 /// If it cannot start, or a part of it fails.
-pub fn serve(config: &Config) -> Result<(), NodeError> {
+pub fn run(_role: Role, config: &Config) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(NodeError::Runtime)?;
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run_serve(config));
     // What still runs has had its deadline.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(config: &Config) -> Result<(), NodeError> {
+async fn run_serve(config: &Config) -> Result<(), NodeError> {
     let mut signals = Signals::listen().map_err(NodeError::Runtime)?;
     let store = tokio::select! {
         opened = open(config) => opened?,
@@ -204,6 +204,7 @@ fn spawn(config: &Config, built: Built, bound: Bound) -> Result<Node, NodeError>
     };
 
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
+    let routes = Routes::alone(Layout::EMBEDDED, config.node(), config.advertised_http(addresses.http));
     let edge = Edge {
         layout: Layout::EMBEDDED,
         settings: settings::edge(config)?,
@@ -211,6 +212,7 @@ fn spawn(config: &Config, built: Built, bound: Bound) -> Result<Node, NodeError>
         hub: HubSettings::default(),
         log: log.clone(),
         bus: bus.clone(),
+        routes: routes.forever(),
     };
     let edge = edge.start(bound.http).map_err(NodeError::Runtime)?;
 

@@ -69,6 +69,9 @@ pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
         send_queue: config.http.send_queue.in_memory(),
         topics_per_stream: config.limits.topics_per_stream,
         cors_origins: origins.collect::<Result<_, _>>().map_err(NodeError::Origin)?,
+        max_age: config.http.max_age,
+        moves_per_second: config.cluster.moves_per_second,
+        ..edge::Settings::default()
     })
 }
 
