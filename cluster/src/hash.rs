@@ -76,9 +76,19 @@ mod tests {
     #[test]
     fn published_vectors() {
         let seed = seed(b"edge-0");
-        assert_eq!(seed, 0);
-        assert_eq!([0, 1, 1023].map(|item| score(seed, item)), [0, 0, 0]);
-        assert_eq!([0, 1, 1 << 32, 3 << 62, u64::MAX].map(cost), [0, 0, 0, 0, 0]);
+        assert_eq!(seed, 13_542_226_944_650_598_708);
+        assert_eq!(
+            [0, 1, 1023].map(|item| score(seed, item)),
+            [
+                7_311_125_322_918_364_133,
+                15_302_843_868_497_472_479,
+                11_040_497_949_785_421_434
+            ]
+        );
+        assert_eq!(
+            [0, 1, 1 << 32, 3 << 62, u64::MAX].map(cost),
+            [64 << 40, 64 << 40, 32 << 40, 456338556421, 1]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::hash::{score, seed};
 
 /// Which ingest nodes, by ordinal, hold each shard: a pure function of how many there are.
 ///
-/// Rendezvous hashing of shards over ordinals, with loads as even as can be: no node is first for two shards more than another, and
+/// Rendezvous hashing of shards over ordinals (as two bytes, the lower first), with loads as even as can be: no node is first for two shards more than another, and
 /// with as many shards as nodes each node is first for one at least.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Placement {
@@ -29,12 +29,16 @@ impl Placement {
             loads: vec![0; usize::from(nodes)],
         };
         for round in 1..=usize::from(replicas.min(nodes)) {
-            // First everyone up to the share rounded down, then up to the share rounded up. What is left, because those with room hold the
-            // shard already, goes to whoever fits best.
+            // First everyone up to the share rounded down, then up to the share rounded up; should that be impossible, up to anything.
             let (share, nodes) = (round * usize::from(shards), usize::from(nodes));
             for room in [share / nodes, share.div_ceil(nodes), usize::MAX] {
                 for &(_, shard, ordinal) in &pairs {
                     dealt.deal(shard, ordinal, round, room);
+                }
+                for shard in 0..shards {
+                    if dealt.of(shard).len() < round {
+                        dealt.make_room(shard, room, &pairs);
+                    }
                 }
             }
         }
@@ -73,6 +77,10 @@ struct Dealt {
 }
 
 impl Dealt {
+    fn of(&self, shard: u16) -> &[u16] {
+        &self.holders[usize::from(shard)]
+    }
+
     /// Gives a shard to a node, if the shard has no holder of this round yet, and the node does not hold it and has room.
     fn deal(&mut self, shard: u16, ordinal: u16, round: usize, room: usize) {
         let holders = &mut self.holders[usize::from(shard)];
@@ -82,9 +90,96 @@ impl Dealt {
             *load += 1;
         }
     }
+
+    /// For a shard that all who have room hold already: gives it to a node that has none, if that can give another shard of this round to one
+    /// that has.
+    fn make_room(&mut self, shard: u16, room: usize, pairs: &[(u64, u16, u16)]) {
+        let to_move = pairs.iter().find_map(|&(_, other, ordinal)| {
+            let full = *self.of(other).get(self.of(shard).len())?;
+            let can_move = self.loads[usize::from(ordinal)] < room && !self.of(other).contains(&ordinal);
+            (can_move && !self.of(shard).contains(&full)).then_some((other, ordinal, full))
+        });
+        if let Some((other, ordinal, full)) = to_move {
+            let round = self.of(shard).len();
+            self.holders[usize::from(other)][round] = ordinal;
+            self.loads[usize::from(ordinal)] += 1;
+            self.holders[usize::from(shard)].push(full);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn published_vectors() {
+        let of = |shards, nodes, replicas| {
+            let placement = Placement::compute(shards, nodes, replicas);
+            let of = |shard| placement.of(shard).iter().map(u16::to_string).collect::<String>();
+            (0..shards).map(of).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of(1, 1, 1), "0");
+        assert_eq!(of(8, 2, 1), "1 1 0 0 0 1 1 0");
+        assert_eq!(of(8, 3, 2), "20 10 20 01 01 12 12 02");
+        assert_eq!(of(8, 3, 3), "201 102 201 012 012 120 120 021");
+        assert_eq!(of(4, 5, 3), "234 310 420 041");
+    }
+
+    #[test]
+    fn what_does_not_exist_is_nowhere() {
+        let placement = Placement::compute(2, 0, 1);
+        assert_eq!((placement.of(0), placement.first(0)), (&[][..], None));
+        let placement = Placement::compute(2, 3, 9);
+        assert_eq!((placement.of(0).len(), placement.of(2)), (3, &[][..]));
+        assert_eq!((placement.rank(0, 3), placement.held_by(3).count()), (None, 0));
+    }
+
+    /// How many shards hold another set of nodes.
+    fn moved(one: &Placement, other: &Placement, shards: u16) -> usize {
+        let changed = |shard: &u16| {
+            let (mut one, mut other) = (one.of(*shard).to_vec(), other.of(*shard).to_vec());
+            one.sort_unstable();
+            other.sort_unstable();
+            one != other
+        };
+        (0..shards).filter(changed).count()
+    }
+
+    proptest! {
+        #[test]
+        fn everyone_has_its_share(shards in 1..64_u16, nodes in 1..20_u16, replicas in 1..5_u16) {
+            let placement = Placement::compute(shards, nodes, replicas);
+            let replicas = replicas.min(nodes);
+            let (mut firsts, mut loads) = (vec![0; nodes.into()], vec![0; nodes.into()]);
+            for shard in 0..shards {
+                let holders = placement.of(shard);
+                prop_assert_eq!(holders.len(), usize::from(replicas));
+                firsts[usize::from(holders[0])] += 1;
+                for (rank, &holder) in holders.iter().enumerate() {
+                    prop_assert_eq!(placement.rank(shard, holder), Some(rank));
+                    loads[usize::from(holder)] += 1;
+                }
+            }
+            for (ordinal, (&first, &load)) in (0..).zip(firsts.iter().zip(&loads)) {
+                let (low, high) = (shards / nodes, shards.div_ceil(nodes));
+                prop_assert!((low..=high).contains(&first), "{} is first for {}", ordinal, first);
+                let (low, high) = (shards * replicas / nodes, (shards * replicas).div_ceil(nodes));
+                prop_assert!((low..=high).contains(&load), "{} holds {}", ordinal, load);
+                prop_assert_eq!(placement.held_by(ordinal).count(), usize::from(load));
+            }
+        }
+
+        #[test]
+        fn one_node_more_moves_some_of_the_shards(nodes in 1..12_u16, replicas in 1..4_u16) {
+            let shards = 256;
+            let before = Placement::compute(shards, nodes, replicas);
+            let after = Placement::compute(shards, nodes + 1, replicas);
+            // Each copy that the new node gets, and those that have to make room elsewhere.
+            let ideal = usize::from(shards * replicas.min(nodes + 1) / (nodes + 1));
+            prop_assert!(moved(&before, &after, shards) <= ideal * 2, "{} of {}", moved(&before, &after, shards), ideal);
+        }
+    }
 }
