@@ -24,9 +24,14 @@ impl Placement {
             .map(|(shard, ordinal)| (score(seeds[usize::from(ordinal)], u32::from(shard)), shard, ordinal))
             .collect();
         pairs.sort_unstable_by_key(|&(score, shard, ordinal)| (Reverse(score), shard, ordinal));
+        let mut preferred = vec![Vec::new(); usize::from(shards)];
+        for &(_, shard, ordinal) in &pairs {
+            preferred[usize::from(shard)].push(ordinal);
+        }
         let mut dealt = Dealt {
             holders: vec![Vec::new(); usize::from(shards)],
             loads: vec![0; usize::from(nodes)],
+            preferred,
         };
         for round in 1..=usize::from(replicas.min(nodes)) {
             // First everyone up to the share rounded down, then up to the share rounded up; should that be impossible, up to anything.
@@ -37,7 +42,7 @@ impl Placement {
                 }
                 for shard in 0..shards {
                     if dealt.of(shard).len() < round {
-                        dealt.make_room(shard, room, &pairs);
+                        dealt.make_room(shard, round, room, &mut vec![false; nodes]);
                     }
                 }
             }
@@ -74,6 +79,8 @@ struct Dealt {
     holders: Vec<Vec<u16>>,
     /// How many shards each node holds.
     loads: Vec<usize>,
+    /// By shard, all nodes, the best fit first.
+    preferred: Vec<Vec<u16>>,
 }
 
 impl Dealt {
@@ -91,20 +98,35 @@ impl Dealt {
         }
     }
 
-    /// For a shard that all who have room hold already: gives it to a node that has none, if that can give another shard of this round to one
-    /// that has.
-    fn make_room(&mut self, shard: u16, room: usize, pairs: &[(u64, u16, u16)]) {
-        let to_move = pairs.iter().find_map(|&(_, other, ordinal)| {
-            let full = *self.of(other).get(self.of(shard).len())?;
-            let can_move = self.loads[usize::from(ordinal)] < room && !self.of(other).contains(&ordinal);
-            (can_move && !self.of(shard).contains(&full)).then_some((other, ordinal, full))
-        });
-        if let Some((other, ordinal, full)) = to_move {
-            let round = self.of(shard).len();
-            self.holders[usize::from(other)][round] = ordinal;
-            self.loads[usize::from(ordinal)] += 1;
-            self.holders[usize::from(shard)].push(full);
+    /// Gives a shard that all who have room hold already to one who has none, whose shard of this round goes to another, and so on until one
+    /// has room. Answers whether that was possible.
+    fn make_room(&mut self, shard: u16, round: usize, room: usize, asked: &mut [bool]) -> bool {
+        for place in 0..self.loads.len() {
+            let ordinal = self.preferred[usize::from(shard)][place];
+            let held = self.of(shard).iter().take(round - 1).any(|&holder| holder == ordinal);
+            if held || std::mem::replace(&mut asked[usize::from(ordinal)], true) {
+                continue;
+            }
+            let has_room = self.loads[usize::from(ordinal)] < room;
+            let makes_room = || {
+                let others = (0_u16..).zip(&self.holders);
+                let others = others.filter(|(_, holders)| holders.get(round - 1) == Some(&ordinal));
+                others.map(|(other, _)| other).collect::<Vec<_>>()
+            };
+            if has_room {
+                self.loads[usize::from(ordinal)] += 1;
+            } else if !makes_room()
+                .into_iter()
+                .any(|other| self.make_room(other, round, room, asked))
+            {
+                continue;
+            }
+            let holders = &mut self.holders[usize::from(shard)];
+            holders.truncate(round - 1);
+            holders.push(ordinal);
+            return true;
         }
+        false
     }
 }
 
