@@ -78,7 +78,9 @@ fn lacks(path: &Path, section: &str) -> NatsError {
 fn section<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = text.lines().map(str::trim);
     lines.find(|line| line.starts_with("---") && line.trim_matches('-').trim() == format!("BEGIN {name}"))?;
-    lines.find(|line| !line.is_empty()).filter(|line| !line.starts_with("---"))
+    lines
+        .find(|line| !line.is_empty())
+        .filter(|line| !line.starts_with("---"))
 }
 
 /// The key of a seed. What is wrong with it is told without showing any of it.
@@ -88,11 +90,14 @@ fn key_pair(setting: &'static str, path: &Path, seed: &str) -> Result<KeyPair, N
         path: path.to_owned(),
         problem: problem.to_owned(),
     };
-    let pair = KeyPair::from_seed(seed.trim()).map_err(|_| wrong("does not hold an NKEY seed, which begins with SU"))?;
+    let pair =
+        KeyPair::from_seed(seed.trim()).map_err(|_| wrong("does not hold an NKEY seed, which begins with SU"))?;
     if pair.key_pair_type() == KeyPairType::User {
         Ok(pair)
     } else {
-        Err(wrong("holds an NKEY seed of something else than a user: a user's begins with SU"))
+        Err(wrong(
+            "holds an NKEY seed of something else than a user: a user's begins with SU",
+        ))
     }
 }
 
@@ -122,25 +127,44 @@ mod tests {
              -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         );
         let whole = file(&text);
-        let answer = Auth::CredentialsFile(whole.path().to_owned()).answer(b"nonce").expect("answered");
+        let answer = Auth::CredentialsFile(whole.path().to_owned())
+            .answer(b"nonce")
+            .expect("answered");
         assert_eq!(answer.jwt.as_deref(), Some("eyJ0.abc.def"));
         assert_eq!(answer.signature.expect("signed").len(), 64);
 
         let half = file(&text[..60]);
-        let error = Auth::CredentialsFile(half.path().to_owned()).answer(b"nonce").expect_err("no seed");
+        let error = Auth::CredentialsFile(half.path().to_owned())
+            .answer(b"nonce")
+            .err()
+            .expect("no seed");
         assert!(error.to_string().contains("USER NKEY SEED"), "{error}");
     }
 
     #[test]
     fn a_wrong_seed_is_named_and_not_shown() {
         let account = KeyPair::new_account().seed().expect("a seed");
-        for (text, problem) in [("SUNONSENSE", "does not hold"), (account.as_str(), "something else than a user")] {
+        for (text, problem) in [
+            ("SUNONSENSE", "does not hold"),
+            (account.as_str(), "something else than a user"),
+        ] {
             let file = file(text);
-            let error = Auth::NkeyFile(file.path().to_owned()).answer(b"").expect_err("wrong").to_string();
+            let error = Auth::NkeyFile(file.path().to_owned())
+                .answer(b"")
+                .err()
+                .expect("wrong")
+                .to_string();
             assert!(error.contains("nats.nkey_file") && error.contains(problem), "{error}");
             assert!(!error.contains(text), "{error}");
         }
-        let missing = Auth::NkeyFile("/nowhere/seed".into()).answer(b"").expect_err("missing").to_string();
-        assert!(missing.contains("nats.nkey_file") && missing.contains("/nowhere/seed"), "{missing}");
+        let missing = Auth::NkeyFile("/nowhere/seed".into())
+            .answer(b"")
+            .err()
+            .expect("missing")
+            .to_string();
+        assert!(
+            missing.contains("nats.nkey_file") && missing.contains("/nowhere/seed"),
+            "{missing}"
+        );
     }
 }

@@ -61,13 +61,19 @@ impl Watch {
                 Some(Event::SlowConsumer(_)) => {
                     self.doubt();
                     if let Some(lost) = slow.happened(Instant::now()) {
-                        warn!(lost, "messages from nats came faster than they were taken, and were lost");
+                        warn!(
+                            lost,
+                            "messages from nats came faster than they were taken, and were lost"
+                        );
                     }
                 }
                 Some(Event::LameDuckMode) => {
                     self.doubt();
                     let leaves = self.servers.leave();
-                    warn!(server = self.servers.chosen(), leaves, "the nats server is about to end");
+                    warn!(
+                        server = self.servers.chosen(),
+                        leaves, "the nats server is about to end"
+                    );
                     leave_at = leaves.then(|| Instant::now() + LEAVING.mul_f64(rand::random_range(0.0..1.0)));
                 }
                 Some(Event::ServerError(error)) => {
@@ -109,7 +115,10 @@ impl Watch {
             );
             *away = false;
         } else if !now.up && !std::mem::replace(away, true) {
-            warn!(server = self.servers.chosen(), "the connection to nats is lost, trying again");
+            warn!(
+                server = self.servers.chosen(),
+                "the connection to nats is lost, trying again"
+            );
         }
         if before.connects > 0 {
             self.doubt();

@@ -20,7 +20,6 @@ use tokio::{
     task::AbortHandle,
 };
 
-use self::{link::Watch, servers::Servers};
 pub use self::{
     error::{NatsError, RoundTripError},
     link::Link,
@@ -28,6 +27,7 @@ pub use self::{
     settings::{Auth, ClientCertificate, Secret, Settings, Tls},
     subjects::{ClusterNameError, Subjects},
 };
+use self::{link::Watch, servers::Servers};
 
 /// What the client tells of itself and waits to be taken note of.
 const EVENTS: usize = 256;

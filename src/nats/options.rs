@@ -156,8 +156,13 @@ mod tests {
 
     #[test]
     fn secrets_do_not_belong_into_addresses_and_are_not_repeated() {
-        let error = server("nats://derek:s3cr3t@nats-0:4222").expect_err("refused").to_string();
-        assert!(error.contains("nats-0:4222") && error.contains("nats.password"), "{error}");
+        let error = server("nats://derek:s3cr3t@nats-0:4222")
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("nats-0:4222") && error.contains("nats.password"),
+            "{error}"
+        );
         assert!(!error.contains("s3cr3t") && !error.contains("derek"), "{error}");
     }
 

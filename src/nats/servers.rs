@@ -129,7 +129,9 @@ impl State {
 
 impl fmt::Debug for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Servers").field("chosen", &self.chosen()).finish_non_exhaustive()
+        f.debug_struct("Servers")
+            .field("chosen", &self.chosen())
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,7 +160,14 @@ fn is_refusal(cause: &str) -> bool {
 fn choose<'a>(pool: &'a [Server], avoid: Option<&ServerAddr>) -> Option<&'a Server> {
     let is_avoided = |server: &Server| avoid.is_some_and(|avoid| *avoid == server.addr);
     pool.iter()
-        .map(|server| (is_avoided(server), server.failed_attempts, rand::random::<u32>(), server))
+        .map(|server| {
+            (
+                is_avoided(server),
+                server.failed_attempts,
+                rand::random::<u32>(),
+                server,
+            )
+        })
         .min_by_key(|&(avoided, failed, order, _)| (avoided, failed, order))
         .map(|(.., server)| server)
 }
@@ -214,7 +223,10 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound() {
         let waits: Vec<_> = (0..30).map(|failures| wait(failures, 3)).collect();
-        assert!(waits.is_sorted() && waits[2] == SPREAD && waits[29] == LAST_WAIT, "{waits:?}");
+        assert!(
+            waits.is_sorted() && waits[2] == SPREAD && waits[29] == LAST_WAIT,
+            "{waits:?}"
+        );
         assert_eq!(wait(usize::MAX, 1), LAST_WAIT);
     }
 

@@ -97,7 +97,10 @@ impl Publisher {
             if lost > 0 && is_up {
                 self.local.doubt();
                 if overflows.happened(Instant::now()).is_some() {
-                    warn!(lost, "announcements came faster than nats took them, and were lost: followers read the log");
+                    warn!(
+                        lost,
+                        "announcements came faster than nats took them, and were lost: followers read the log"
+                    );
                 }
             }
             if !is_up {
@@ -120,9 +123,10 @@ impl Publisher {
     fn render(&self, sent: Sent) -> (Subject, Bytes) {
         let subjects = self.nats.subjects();
         match sent {
-            Sent::Announcement(announcement) => {
-                (subjects.slot(announcement.slot), wire::encode_announcement(&announcement))
-            }
+            Sent::Announcement(announcement) => (
+                subjects.slot(announcement.slot),
+                wire::encode_announcement(&announcement),
+            ),
             Sent::Digest(digest) => (subjects.digest(digest.shard), wire::encode_digest(&digest)),
             Sent::Ephemeral(slot, event) => (subjects.once(slot), wire::encode_ephemeral(&event)),
         }

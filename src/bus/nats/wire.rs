@@ -33,7 +33,12 @@ impl Malformed {
 /// appends: see [`encode_for_stream`].
 #[must_use]
 pub fn encode_announcement(announcement: &Announcement) -> Bytes {
-    encode(announcement.shard, announcement.epoch, announcement.prev, &announcement.event)
+    encode(
+        announcement.shard,
+        announcement.epoch,
+        announcement.prev,
+        &announcement.event,
+    )
 }
 
 /// An event as a stream stores it, and then republishes it as an announcement: sequences come from the stream.
@@ -132,7 +137,10 @@ pub fn decode_ephemeral(payload: &[u8]) -> Result<Event, Malformed> {
 fn event_to_wire(event: &Event) -> v1::Event {
     v1::Event {
         topic: event.topic.as_str().to_owned(),
-        r#type: event.event_type.as_ref().map_or_else(String::new, |kind| kind.as_str().to_owned()),
+        r#type: event
+            .event_type
+            .as_ref()
+            .map_or_else(String::new, |kind| kind.as_str().to_owned()),
         data: event.data.as_ref().to_owned(),
         time_ms: event.time.0,
         sequence: event.seq.map_or(0, |seq| seq.0),
@@ -145,15 +153,24 @@ fn event_from_wire(event: v1::Event, seq: Option<Seq>) -> Result<Event, Malforme
         "" => None,
         text => Some(EventType::parse(text).map_err(|_| Malformed("an event whose type is none"))?),
     };
-    Ok(Event::new(topic, event_type, event.data.into(), UnixMillis(event.time_ms), seq))
+    Ok(Event::new(
+        topic,
+        event_type,
+        event.data.into(),
+        UnixMillis(event.time_ms),
+        seq,
+    ))
 }
 
 fn shard(number: u32) -> Result<Shard, Malformed> {
-    u16::try_from(number).map(Shard).map_err(|_| Malformed("a shard that cannot be"))
+    u16::try_from(number)
+        .map(Shard)
+        .map_err(|_| Malformed("a shard that cannot be"))
 }
 
 fn number(text: &str) -> Result<u64, Malformed> {
-    text.parse().map_err(|_| Malformed("a header of the stream that is no number"))
+    text.parse()
+        .map_err(|_| Malformed("a header of the stream that is no number"))
 }
 
 #[cfg(test)]
@@ -165,7 +182,13 @@ mod tests {
     fn event(seq: Option<u64>) -> Event {
         let topic = Topic::parse("user:42").expect("a topic");
         let kind = EventType::parse("order").expect("a type");
-        Event::new(topic, Some(kind), "{\"ä\":1}".into(), UnixMillis(1_700_000_000_000), seq.map(Seq))
+        Event::new(
+            topic,
+            Some(kind),
+            "{\"ä\":1}".into(),
+            UnixMillis(1_700_000_000_000),
+            seq.map(Seq),
+        )
     }
 
     fn announcement() -> Announcement {
@@ -182,7 +205,10 @@ mod tests {
     #[test]
     fn announcements_round_trip() {
         let sent = announcement();
-        assert_eq!(decode_announcement(sent.slot, None, &encode_announcement(&sent)), Ok(sent));
+        assert_eq!(
+            decode_announcement(sent.slot, None, &encode_announcement(&sent)),
+            Ok(sent)
+        );
     }
 
     #[test]
