@@ -36,10 +36,16 @@ impl Version {
         match self {
             Self::Newest => {
                 let program = cache.join("nats-server-2.15.1/bin/nats-server");
-                assert!(program.exists(), "{} is missing: run tests/nats/setup", program.display());
+                assert!(
+                    program.exists(),
+                    "{} is missing: run tests/nats/setup",
+                    program.display()
+                );
                 Some(program)
             }
-            Self::Debian => Some(cache.join("nats-server-debian/usr/sbin/nats-server")).filter(|program| program.exists()),
+            Self::Debian => {
+                Some(cache.join("nats-server-debian/usr/sbin/nats-server")).filter(|program| program.exists())
+            }
         }
     }
 }
@@ -87,7 +93,11 @@ impl Server {
             Self::MONITOR,
             server.dir.path().join("jetstream").display(),
             // Servers from before 2.10 do not know it.
-            if server.is_debian() { "" } else { "sync_interval: always" },
+            if server.is_debian() {
+                ""
+            } else {
+                "sync_interval: always"
+            },
         );
         if !peers.is_empty() {
             let routes: Vec<_> = peers
@@ -181,7 +191,10 @@ impl Server {
     /// Sends it a signal: `STOP`, `CONT`, `TERM`, or `USR2` for lame duck mode.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.pid().expect("it runs");
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid.to_string())
+            .status();
         assert!(sent.expect("kill runs").success(), "kill -{signal} {pid}");
     }
 }
@@ -262,6 +275,10 @@ impl Log {
             .more
             .wait_timeout_while(lines, PATIENCE, |lines| !said(lines) && !lines.1)
             .unwrap_or_else(PoisonError::into_inner);
-        assert!(said(&lines), "nats-server did not say {words:?}:\n{}", lines.0.join("\n"));
+        assert!(
+            said(&lines),
+            "nats-server did not say {words:?}:\n{}",
+            lines.0.join("\n")
+        );
     }
 }
