@@ -6,7 +6,7 @@ use http::StatusCode;
 use tonic::Code;
 
 use super::{admit::Refusal, json::Malformed};
-use crate::journal::AppendError;
+use crate::journal::{AppendError, Unavailable};
 
 /// Why an event was not published, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ pub struct Verdict {
 impl IngestError {
     /// The table.
     #[must_use]
-    pub const fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Verdict {
         const fn row(code: Code, status: StatusCode, wait: Option<u64>, label: &'static str) -> Verdict {
             let retry_after = match wait {
                 Some(seconds) => Some(Duration::from_secs(seconds)),
@@ -82,6 +82,42 @@ impl IngestError {
                 row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(1), "closed")
             }
             Self::Draining => row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(1), "draining"),
+            Self::Append(AppendError::Unavailable { cause, .. }) => {
+                let (wait, label) = match cause {
+                    Unavailable::NoHolder => (1, "no_holder"),
+                    Unavailable::Unreachable { .. } => (1, "unreachable"),
+                    Unavailable::Leaving { .. } => (1, "leaving"),
+                    Unavailable::NotHeld { .. } => (1, "not_held"),
+                    Unavailable::CatchingUp { .. } => (5, "catching_up"),
+                    Unavailable::Diverged { .. } => (30, "diverged"),
+                    Unavailable::NoNats { .. } => (1, "no_nats"),
+                    Unavailable::NoQuorum { .. } => (1, "no_quorum"),
+                };
+                row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(wait), label)
+            }
+            Self::Append(AppendError::StreamFull { .. }) => row(
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                Some(30),
+                "stream_full",
+            ),
+            Self::Append(AppendError::TooSlow { .. }) => row(
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                Some(1),
+                "too_slow",
+            ),
+            Self::Append(AppendError::StreamRefused { .. }) => row(
+                Code::FailedPrecondition,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                None,
+                "stream_refused",
+            ),
+            // Over gRPC each topic's result says what became of it. Over HTTP it is not told as a success, nor as one of the failures that
+            // some clients retry by themselves: without a key that would publish twice.
+            Self::Append(AppendError::Partly { .. }) => {
+                row(Code::Ok, StatusCode::INTERNAL_SERVER_ERROR, None, "partly")
+            }
             // Not UNAVAILABLE: clients retry that by themselves, and without a key a retry could publish twice.
             Self::Append(AppendError::Unknown { .. }) => row(
                 Code::Unknown,
