@@ -57,7 +57,7 @@ impl Arguments {
             ("--grpc", "grpc.listen", &self.grpc),
             ("--admin", "admin.listen", &self.admin),
             ("--data", "data.dir", &self.data),
-            ("--nats", "nats.servers", &self.nats),
+            ("--nats", "nats.urls", &self.nats),
         ];
         let sources = Sources {
             file: self.config.clone(),

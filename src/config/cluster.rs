@@ -58,7 +58,7 @@ impl Default for Cluster {
 #[serde(deny_unknown_fields)]
 pub struct Nats {
     /// Its servers; any of them will do, they tell of each other.
-    pub servers: Vec<String>,
+    pub urls: Vec<String>,
     /// A user, with a password.
     pub user: String,
     /// The user's password.
@@ -86,7 +86,7 @@ pub struct Nats {
 impl Default for Nats {
     fn default() -> Self {
         Self {
-            servers: vec!["nats://127.0.0.1:4222".to_owned()],
+            urls: vec!["nats://127.0.0.1:4222".to_owned()],
             user: String::new(),
             password: Secret::default(),
             password_file: PathBuf::new(),

@@ -249,9 +249,9 @@ fn each_role_has_its_own_needs() {
             "`cluster.ordinal`: is 2 for the node ingest-2, and there are 2 ingest nodes (`cluster.ingest_nodes`), counted from 0"
         ]
     );
-    let lonely = problems(Role::Edge, "[nats]\nservers = []\n");
+    let lonely = problems(Role::Edge, "[nats]\nurls = []\n");
     assert!(
-        lonely.len() == 1 && lonely[0].starts_with("`nats.servers`: names no server"),
+        lonely.len() == 1 && lonely[0].starts_with("`nats.urls`: names no server"),
         "{lonely:?}"
     );
     for role in [Role::Serve, Role::Edge] {
@@ -277,8 +277,8 @@ fn nats_is_told_in_one_way_who_calls() {
         ),
         ("tls_cert = \"c\"", &["nats.tls_key"]),
         ("token = \"********\"", &["nats.token"]),
-        ("servers = [\"nats://a:b@c\"]", &["nats.servers"]),
-        ("servers = [\"http://c\", \"tls://d:4222\", \"e\"]", &["nats.servers"]),
+        ("urls = [\"nats://a:b@c\"]", &["nats.urls"]),
+        ("urls = [\"http://c\", \"tls://d:4222\", \"e\"]", &["nats.urls"]),
     ] {
         let problems = problems(Role::Serve, &format!("[nats]\n{settings}\n"));
         let keys: Vec<&str> = problems
@@ -299,7 +299,7 @@ fn secrets_are_never_shown() {
     assert!(shown.contains("password = \"********\""), "{shown}");
     for wrong in [
         "[nats]\npassword = 4711\n",
-        "[nats]\nservers = [\"nats://u:4711@h\"]\n",
+        "[nats]\nurls = [\"nats://u:4711@h\"]\n",
         "[nats]\ntoken = [\"4711\"]\n",
     ] {
         let told = load(wrong, &[], &[]).expect_err("wrong");

@@ -68,7 +68,7 @@ fn each_role_is_checked_for_what_it_needs() {
     }
     let nats = check("edge", &["--nats", "nats://10.0.0.1:4222,tls://10.0.0.2:4222"]);
     assert!(nats.status.success(), "{}", text(&nats.stderr));
-    assert!(text(&nats.stdout).contains("servers = [\"nats://10.0.0.1:4222\", \"tls://10.0.0.2:4222\"]"));
+    assert!(text(&nats.stdout).contains("urls = [\"nats://10.0.0.1:4222\", \"tls://10.0.0.2:4222\"]"));
 }
 
 #[test]

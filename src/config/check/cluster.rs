@@ -14,10 +14,10 @@ pub(super) fn check(config: &Config, role: Role, refuse: &mut impl FnMut(&str, S
     if role == Role::Serve {
         return;
     }
-    if config.nats.servers.is_empty() {
+    if config.nats.urls.is_empty() {
         let problem =
             "names no server, and the nodes of a cluster find each other over NATS: [\"nats://127.0.0.1:4222\"]";
-        refuse("nats.servers", problem.to_owned());
+        refuse("nats.urls", problem.to_owned());
     }
     if role == Role::Edge && config.advertised_http(config.http.listen).is_none() {
         let problem = unreachable("this node's streams", "http.listen", "a client");
@@ -128,7 +128,7 @@ fn is_base(url: &str, schemes: &[&str]) -> bool {
 }
 
 fn nats(nats: &Nats, refuse: &mut impl FnMut(&str, String)) {
-    for server in &nats.servers {
+    for server in &nats.urls {
         let problem = match server.parse::<async_nats::ServerAddr>() {
             // What is wrong may be wrong around a password: the text is not repeated.
             Ok(address) if address.has_user_pass() || server.contains('@') => {
@@ -138,7 +138,7 @@ fn nats(nats: &Nats, refuse: &mut impl FnMut(&str, String)) {
             Ok(_) => continue,
             Err(_) => "is not a list of addresses such as nats://127.0.0.1:4222",
         };
-        refuse("nats.servers", problem.to_owned());
+        refuse("nats.urls", problem.to_owned());
     }
     for (key, secret) in [("nats.password", &nats.password), ("nats.token", &nats.token)] {
         if secret.reveal() == Secret::MASK {
