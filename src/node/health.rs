@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// The health of a node that does everything itself.
-pub(super) struct NodeHealth {
+pub(super) struct ServeHealth {
     edge: EdgeHandle,
     journal: Arc<LocalJournal>,
     draining: CancellationToken,
 }
 
-impl NodeHealth {
+impl ServeHealth {
     pub(super) const fn new(edge: EdgeHandle, journal: Arc<LocalJournal>, draining: CancellationToken) -> Self {
         Self {
             edge,
@@ -47,7 +47,7 @@ impl NodeHealth {
     }
 }
 
-impl Health for NodeHealth {
+impl Health for ServeHealth {
     fn dead(&self) -> Option<String> {
         self.edge.failed().map(|failed| failed.to_string())
     }
