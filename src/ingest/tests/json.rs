@@ -243,7 +243,10 @@ async fn what_only_some_topics_have_is_a_problem_that_says_which() {
     let results = alone["results"].as_array().unwrap();
     assert_eq!(results[0], json!({"topic": "a", "sequence": 7, "repeated": true}));
     for (result, topic, status) in [(&results[1], "b", 503), (&results[2], "c", 500)] {
-        assert_eq!((&result["topic"], &result["error"]["status"]), (&json!(topic), &json!(status)));
+        assert_eq!(
+            (&result["topic"], &result["error"]["status"]),
+            (&json!(topic), &json!(status))
+        );
         assert_eq!(result.get("sequence"), None, "{result}");
     }
 }
