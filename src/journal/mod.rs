@@ -4,7 +4,11 @@ mod clock;
 mod digest;
 mod disk;
 mod error;
+mod lane;
 mod local;
+pub mod routed;
+pub mod service;
+mod wire;
 mod writer;
 
 use futures::future::BoxFuture;
