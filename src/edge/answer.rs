@@ -202,7 +202,7 @@ pub(super) enum Shed {
 mod tests {
     use super::*;
     use crate::{
-        edge::route::tests::two,
+        edge::route::{Sight, tests::two},
         model::{Layout, Origin, Topic},
     };
 
@@ -221,7 +221,7 @@ mod tests {
             .header("origin", "https://app.example")
             .body(())
             .expect("a request");
-        rules().answer(&request, &two(true), UnixMillis(0))
+        rules().answer(&request, &two(Sight::Clear), UnixMillis(0))
     }
 
     fn whole(method: &str, uri: &str) -> Response<Bytes> {
@@ -276,7 +276,7 @@ mod tests {
             let mut users = (0..).map(|id: u32| id.to_string());
             let belongs = |id: &String| {
                 let inbox = Topic::inbox(id).expect("valid");
-                let routes = two(true);
+                let routes = two(Sight::Clear);
                 routes.is_misplaced(routes.slot(&inbox)) == there
             };
             users.find(belongs).expect("there is one")
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn without_an_owner_there_is_no_route() {
-        let routes = Routes::new(Layout::EMBEDDED, "edge-0", Vec::new(), |_| None, true);
+        let routes = Routes::new(Layout::EMBEDDED, "edge-0", Vec::new(), |_| None, Sight::Clear);
         let request = Request::get("/v1/route?user=1").body(()).expect("a request");
         let Answer::Whole(response) = rules().answer(&request, &routes, UnixMillis(0)) else {
             panic!("a stream");

@@ -48,7 +48,7 @@ use self::{grpc::NoWorker, limits::Limits};
 pub use self::{
     grpc::SubscriberService,
     listener::Listeners,
-    route::{EdgeAddress, Routes},
+    route::{EdgeAddress, Routes, Sight},
 };
 use crate::{
     bus::Bus,

@@ -23,8 +23,18 @@ pub struct Routes {
     /// By slot, the place among the edges.
     owners: Vec<Option<u16>>,
     me: String,
-    /// Whether this node hears the others: only then streams are sent to them.
-    certain: bool,
+    sight: Sight,
+}
+
+/// How well this node sees the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It hears nobody, and holds on to what it saw last: nobody is sent anywhere.
+    Lost,
+    /// It hears the others, but perhaps not all of them yet: streams that are asked for are sent to their owner, those that are open stay.
+    Young,
+    /// It has heard them for long enough to have heard all: open streams are moved to their owner too.
+    Clear,
 }
 
 /// An edge.
@@ -39,14 +49,14 @@ pub struct EdgeAddress {
 impl Routes {
     /// The routes among these edges, of which `me` is this one.
     ///
-    /// `owner` gives the place of a slot's owner in `edges`. While `certain` is false nobody is sent elsewhere.
+    /// `owner` gives the place of a slot's owner in `edges`.
     #[must_use]
     pub fn new(
         layout: Layout,
         me: impl Into<String>,
         edges: Vec<EdgeAddress>,
         owner: impl Fn(Slot) -> Option<usize>,
-        certain: bool,
+        sight: Sight,
     ) -> Self {
         let owner_of = |slot| {
             let place = owner(Slot(slot)).filter(|place| *place < edges.len())?;
@@ -58,7 +68,7 @@ impl Routes {
             edges,
             owners,
             me: me.into(),
-            certain,
+            sight,
         }
     }
 
@@ -67,7 +77,7 @@ impl Routes {
     pub fn alone(layout: Layout, me: impl Into<String>, url: Option<String>) -> Self {
         let me = me.into();
         let edges = vec![EdgeAddress { node: me.clone(), url }];
-        Self::new(layout, me, edges, |_| Some(0), true)
+        Self::new(layout, me, edges, |_| Some(0), Sight::Clear)
     }
 
     /// The same, for an edge that is never to hear of others.
@@ -89,13 +99,13 @@ impl Routes {
 
     /// The owner of a slot, if it is another edge that streams can be sent to.
     fn elsewhere(&self, slot: Slot) -> Option<&EdgeAddress> {
-        let owner = self.owner(slot).filter(|_| self.certain)?;
+        let owner = self.owner(slot)?;
         (owner.node != self.me && owner.url.is_some()).then_some(owner)
     }
 
-    /// Whether streams of a slot belong on another edge.
+    /// Whether open streams of a slot are to be moved to another edge.
     pub(super) fn is_misplaced(&self, slot: Slot) -> bool {
-        self.elsewhere(slot).is_some()
+        self.sight == Sight::Clear && self.elsewhere(slot).is_some()
     }
 
     /// What `GET /v1/route` answers; none while nobody is known to own the slot.
@@ -127,7 +137,7 @@ impl Routes {
         now: UnixMillis,
     ) -> Option<HeaderValue> {
         let now = now.0 / 1_000;
-        if redirected.is_some_and(|then| then.abs_diff(now) <= SETTLED) {
+        if self.sight == Sight::Lost || redirected.is_some_and(|then| then.abs_diff(now) <= SETTLED) {
             return None;
         }
         let url = self.elsewhere(slot)?.url.as_ref()?;
@@ -147,7 +157,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Two edges that share four slots in turn; this is the first.
-    pub(in crate::edge) fn two(certain: bool) -> Routes {
+    pub(in crate::edge) fn two(sight: Sight) -> Routes {
         let layout = Layout::new(4, 1).expect("valid");
         let edges = ["edge-0", "edge-1"].map(|node| EdgeAddress {
             node: node.to_owned(),
@@ -158,7 +168,7 @@ pub(super) mod tests {
             "edge-0",
             edges.into(),
             |slot| Some(slot.0 as usize % 2),
-            certain,
+            sight,
         )
     }
 
@@ -166,13 +176,13 @@ pub(super) mod tests {
     fn a_route_names_the_owner() {
         let said = |routes: &Routes, slot| String::from_utf8(routes.answer(Slot(slot)).expect("owned")).expect("text");
         assert_eq!(
-            said(&two(true), 3),
+            said(&two(Sight::Young), 3),
             r#"{"slot":3,"route":"3","node":"edge-1","url":"http://edge-1.example:8080/"}"#
         );
         let alone = Routes::alone(Layout::EMBEDDED, "me", None);
         assert_eq!(said(&alone, 0), r#"{"slot":0,"route":"0","node":"me","url":null}"#);
         assert!(!alone.is_misplaced(Slot(0)));
-        let nobody = Routes::new(Layout::EMBEDDED, "me", Vec::new(), |_| Some(0), true);
+        let nobody = Routes::new(Layout::EMBEDDED, "me", Vec::new(), |_| Some(0), Sight::Clear);
         assert_eq!((nobody.answer(Slot(0)), nobody.answer(Slot(7))), (None, None));
     }
 
@@ -185,12 +195,16 @@ pub(super) mod tests {
             Some(location.to_str().expect("text").to_owned())
         };
         let there = "http://edge-1.example:8080/v1/events?user=a%40b&redirect=1&redirected=1000".to_owned();
-        assert_eq!(redirect(&two(true), 0, None), None);
-        assert_eq!(redirect(&two(true), 1, None), Some(there.clone()));
-        assert_eq!(redirect(&two(false), 1, None), None);
+        for sight in [Sight::Lost, Sight::Young, Sight::Clear] {
+            assert_eq!(two(sight).is_misplaced(Slot(1)), sight == Sight::Clear);
+            assert!(!two(sight).is_misplaced(Slot(0)));
+        }
+        assert_eq!(redirect(&two(Sight::Young), 0, None), None);
+        assert_eq!(redirect(&two(Sight::Young), 1, None), Some(there.clone()));
+        assert_eq!(redirect(&two(Sight::Lost), 1, None), None);
         for (then, is_redirected) in [(1_000, false), (990, false), (989, true), (1_010, false), (5, true)] {
             assert_eq!(
-                redirect(&two(true), 1, Some(then)),
+                redirect(&two(Sight::Young), 1, Some(then)),
                 is_redirected.then(|| there.clone()),
                 "{then}"
             );

@@ -215,7 +215,7 @@ async fn a_route_and_a_redirect_need_no_connection_of_their_own() {
             url: Some("http://edge-1.example".to_owned()),
         }],
         |_| Some(0),
-        true,
+        tidings::edge::Sight::Young,
     );
     let options = Options {
         routes: routes.forever(),

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tidings::{
-    edge::{EdgeAddress, Routes, Settings},
+    edge::{EdgeAddress, Routes, Settings, Sight},
     model::Layout,
 };
 use tokio::{sync::watch, time::Instant};
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Two edges, of which this is the first; the whole of one slot belongs to the edge at this place.
-fn owned_by(place: usize, certain: bool) -> Arc<Routes> {
+fn owned_by(place: usize, sight: Sight) -> Arc<Routes> {
     let edges = ["edge-0", "edge-1"].map(|node| EdgeAddress {
         node: node.to_owned(),
         url: Some(format!("http://{node}.example")),
@@ -24,13 +24,13 @@ fn owned_by(place: usize, certain: bool) -> Arc<Routes> {
         "edge-0",
         edges.into(),
         |_| Some(place),
-        certain,
+        sight,
     ))
 }
 
 #[tokio::test]
 async fn a_route_is_told_and_a_redirect_given_on_one_connection() {
-    let (_keep, routes) = watch::channel(owned_by(1, true));
+    let (_keep, routes) = watch::channel(owned_by(1, Sight::Clear));
     let options = Options {
         routes,
         ..Options::default()
@@ -61,8 +61,8 @@ async fn a_route_is_told_and_a_redirect_given_on_one_connection() {
 }
 
 #[tokio::test]
-async fn only_the_movable_are_moved_evenly_and_while_the_view_is_certain() {
-    let (change, routes) = watch::channel(owned_by(0, true));
+async fn only_the_movable_are_moved_evenly_and_while_the_view_is_clear() {
+    let (change, routes) = watch::channel(owned_by(0, Sight::Clear));
     let options = Options {
         routes,
         settings: Settings {
@@ -79,8 +79,8 @@ async fn only_the_movable_are_moved_evenly_and_while_the_view_is_certain() {
     }
     let mut fixed = Client::follow(edge.address(), "/v1/events?user=42&since=earliest").await;
     let began = Instant::now();
-    change.send_replace(owned_by(1, false));
-    change.send_replace(owned_by(1, true));
+    change.send_replace(owned_by(1, Sight::Young));
+    change.send_replace(owned_by(1, Sight::Clear));
     let mut retries = HashSet::new();
     for client in &mut movable {
         let all = client.all().await;
@@ -105,7 +105,7 @@ async fn only_the_movable_are_moved_evenly_and_while_the_view_is_certain() {
 
 #[tokio::test]
 async fn nobody_is_moved_while_the_view_is_in_doubt() {
-    let (change, routes) = watch::channel(owned_by(0, true));
+    let (change, routes) = watch::channel(owned_by(0, Sight::Clear));
     let options = Options {
         routes,
         settings: Settings {
@@ -118,11 +118,11 @@ async fn nobody_is_moved_while_the_view_is_in_doubt() {
     };
     let edge = start(&World::new(), options);
     let mut client = Client::follow(edge.address(), "/v1/events?user=42&redirect=1&since=earliest").await;
-    change.send_replace(owned_by(1, false));
+    change.send_replace(owned_by(1, Sight::Young));
     for _ in 0..20 {
         assert_eq!(client.said().await, Some(Said::Comment));
     }
-    change.send_replace(owned_by(1, true));
+    change.send_replace(owned_by(1, Sight::Clear));
     let all = client.all().await;
     assert!(matches!(all.last(), Some(Said::Retry(_))), "{all:?}");
 }
