@@ -8,6 +8,7 @@ mod faults;
 mod journal;
 mod local;
 mod log;
+mod members;
 mod nats;
 mod routed;
 mod world;

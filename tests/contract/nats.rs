@@ -14,7 +14,7 @@ pub(crate) use self::server::{Server, Version};
 mod server;
 
 /// A deadline, never waited for in full.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to connect to these servers.
 pub(crate) fn settings(urls: &[String]) -> Settings {
