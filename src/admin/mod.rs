@@ -192,7 +192,11 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_decide_is_told() {
         let asked = |path: &'static str| async move {
-            let mut stream = say(start().await, &format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n")).await;
+            let mut stream = say(
+                start().await,
+                &format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"),
+            )
+            .await;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.expect("an answer");
             let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned();

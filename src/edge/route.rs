@@ -163,13 +163,7 @@ pub(super) mod tests {
             node: node.to_owned(),
             url: Some(format!("http://{node}.example:8080/")),
         });
-        Routes::new(
-            layout,
-            "edge-0",
-            edges.into(),
-            |slot| Some(slot.0 as usize % 2),
-            sight,
-        )
+        Routes::new(layout, "edge-0", edges.into(), |slot| Some(slot.0 as usize % 2), sight)
     }
 
     #[test]

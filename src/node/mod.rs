@@ -2,10 +2,16 @@
 //! open → build → bind → spawn → drain.
 //!
 //! `serve`, `edge` and `ingest` are the roles: each opens, builds, binds and spawns what it is made of, and hands over what is the same for
-//! all from then on, a `running` node. `cluster` is what the nodes of a cluster have in common: NATS, the membership, the routes.
+//! all from then on, a `running` node. `cluster` is what the nodes of a cluster have in common; an `owner` is an ingest node whose shards are on
+//! its own disk.
 
+mod claims;
+mod cluster;
+mod edge;
 mod error;
 mod health;
+mod ingest;
+mod owner;
 mod ports;
 mod running;
 mod serve;
@@ -58,7 +64,9 @@ async fn live(role: Role, config: &Config) -> Result<(), NodeError> {
 
 async fn start(role: Role, config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
     match role {
-        Role::Serve | Role::Edge | Role::Ingest => serve::start(config, signals).await,
+        Role::Serve => serve::start(config, signals).await,
+        Role::Edge => edge::start(config).await,
+        Role::Ingest => ingest::start(config, signals).await,
     }
 }
 

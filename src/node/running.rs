@@ -7,10 +7,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{NodeError, ports::Addresses};
-use crate::{edge::EdgeHandle, ingest::ServeError, journal::LocalJournal};
+use crate::{
+    edge::EdgeHandle,
+    ingest::ServeError,
+    journal::{LocalJournal, routed::Routed},
+    members::Members,
+};
 
 /// What the ends of streams and calls may take beyond the drain window.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// What the answers of other nodes to what was forwarded may take.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(2);
 /// What writing the last events and closing the log may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -19,8 +26,10 @@ pub(super) struct Node {
     pub(super) addresses: Addresses,
     /// Its streams, if it has any.
     pub(super) edge: Option<EdgeHandle>,
-    /// Those of the shards that it owns.
+    /// What it takes events with, if it does.
     pub(super) journals: Journals,
+    /// The cluster, if it is part of one.
+    pub(super) members: Option<Members>,
     /// Cancelled when the drain begins.
     pub(super) draining: CancellationToken,
     /// Cancelled when all that drains has.
@@ -58,6 +67,9 @@ impl Node {
     /// Ends in good order: streams and calls over the window, then the journals, then the rest. Each phase has its own deadline.
     pub(super) async fn drain(mut self, window: Duration) {
         self.draining.cancel();
+        if let Some(members) = &self.members {
+            members.tell();
+        }
         if let Some(edge) = &self.edge {
             edge.drain(window);
         }
@@ -80,19 +92,32 @@ impl Node {
         })
         .await;
         self.journals.close().await;
+        if let Some(members) = &self.members {
+            members.leave().await;
+        }
         self.stop.cancel();
         self.background.shutdown().await;
     }
 }
 
-/// The journals of the shards that a node owns; none for an edge.
+/// What a node takes events with; nothing for an edge.
 #[derive(Clone, Default)]
-pub(super) struct Journals(pub(super) Vec<Arc<LocalJournal>>);
+pub(super) struct Journals {
+    /// That of the cluster.
+    pub(super) routed: Option<Arc<Routed>>,
+    /// Those of the shards on its own disk.
+    pub(super) local: Vec<Arc<LocalJournal>>,
+}
 
 impl Journals {
     /// Writes what was taken and closes the logs. A process must not exit without that: RocksDB's threads would be at work in what is left of it.
     pub(super) async fn close(&self) {
-        let closing = self.0.iter().map(|journal| async {
+        if let Some(routed) = &self.routed
+            && let Err(error) = routed.close(FORWARD_DEADLINE).await
+        {
+            warn!(%error, "what other nodes have not answered is unknown to its publishers");
+        }
+        let closing = self.local.iter().map(|journal| async {
             if let Err(error) = journal.close(CLOSE_DEADLINE).await {
                 warn!(%error, "what was acknowledged is durable all the same");
             }

@@ -43,7 +43,10 @@ pub(super) const BLOCK_CACHE: usize = 64 << 20;
 pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
     let store = opening(open(config), signals).await?;
     let built = build(config, store)?;
-    let journals = Journals(vec![built.journal.clone()]);
+    let journals = Journals {
+        local: vec![built.journal.clone()],
+        ..Journals::default()
+    };
     let started = Ports::bind_with_streams(config)
         .await
         .and_then(|(ports, http)| spawn(config, built, ports, http));
@@ -129,13 +132,21 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     let mut background = JoinSet::new();
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
     background.spawn(log::keep(store, settings::retention(config), RETENTION_EVERY));
-    let health = Arc::new(ServeHealth::new(edge.clone(), journal.clone(), draining.clone()));
+    let health = Arc::new(ServeHealth {
+        edge: edge.clone(),
+        journal: journal.clone(),
+        draining: draining.clone(),
+    });
     background.spawn(admin::serve(ports.admin, health, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,
         edge: Some(edge),
-        journals: Journals(vec![journal]),
+        journals: Journals {
+            local: vec![journal],
+            ..Journals::default()
+        },
+        members: None,
         draining,
         stop,
         port,
