@@ -84,7 +84,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         addresses: ports.addresses,
         edge: Some(edge),
         journals: Journals::default(),
-        members: Some(members),
+        members: Some(Arc::new(members)),
         draining,
         stop,
         port,

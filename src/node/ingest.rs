@@ -99,7 +99,7 @@ pub(super) struct Shards {
 pub(super) fn spawn(
     config: &Config,
     joined: Joined,
-    members: Members,
+    members: Arc<Members>,
     shards: Shards,
     health: Arc<dyn Health>,
 ) -> Result<Node, NodeError> {

@@ -139,13 +139,12 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
         log.hold(store.clone());
         background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
     }
-    background.spawn(watch_claims(
-        members.view(),
-        me.clone(),
-        shards,
-        claims,
-        members.teller(),
-    ));
+    let members = Arc::new(members);
+    let changed = {
+        let members = members.clone();
+        move || members.tell()
+    };
+    background.spawn(watch_claims(members.view(), me.clone(), shards, claims, changed));
     let claimable = |owned: &Owned| {
         let journal = Claimable {
             shard: owned.shard(),

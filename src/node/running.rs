@@ -29,7 +29,7 @@ pub(super) struct Node {
     /// What it takes events with, if it does.
     pub(super) journals: Journals,
     /// The cluster, if it is part of one.
-    pub(super) members: Option<Members>,
+    pub(super) members: Option<Arc<Members>>,
     /// Cancelled when the drain begins.
     pub(super) draining: CancellationToken,
     /// Cancelled when all that drains has.
