@@ -163,7 +163,8 @@ impl LocalJournal {
             Err(AppendError::ReadOnly { cause }) => Status::ReadOnly { cause },
             _ if self.sender().is_none() => Status::Closed,
             Err(AppendError::DiskFull(full)) => Status::DiskFull(full),
-            Ok(()) | Err(AppendError::Closed | AppendError::Unknown { .. }) => Status::Writable,
+            // Nothing else is said of a local journal as a whole.
+            Ok(()) | Err(_) => Status::Writable,
         }
     }
 
