@@ -339,9 +339,7 @@ pub enum StoreError {
 
 impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
-        Self {
-            cause: error.to_string(),
-        }
+        Self::failed(error)
     }
 }
 

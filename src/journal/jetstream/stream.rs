@@ -247,7 +247,6 @@ fn differences(found: &Config, wanted: &Config) -> Vec<Difference> {
 pub(super) struct Checked {
     pub(super) epoch: Epoch,
     pub(super) first: u64,
-    pub(super) last: u64,
     /// What is not as the settings have it, and can be worked with.
     pub(super) differences: Vec<Difference>,
 }
@@ -275,7 +274,6 @@ pub(super) async fn ensure(
     Ok(Checked {
         epoch: epoch(&info),
         first: info.state.first_sequence,
-        last: info.state.last_sequence,
         differences: others,
     })
 }
