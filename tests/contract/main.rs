@@ -8,8 +8,11 @@ mod faults;
 mod journal;
 mod local;
 mod log;
+mod logs;
 mod members;
 mod nats;
+mod nats_connection;
+mod nats_losses;
 mod world;
 
 use tidings::bus::LocalBus;

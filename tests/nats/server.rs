@@ -71,14 +71,20 @@ impl Server {
 
     /// Starts a server alone, with JetStream; `settings` is more of its configuration file.
     pub(crate) fn start(version: Version, settings: &str) -> Option<Self> {
-        let mut server = Self::prepare("alone", version.program()?, &[], settings);
+        Self::start_at(version, an_address(), settings)
+    }
+
+    /// Starts a server alone, at this address: one that a certificate is for, say.
+    pub(crate) fn start_at(version: Version, address: Ipv4Addr, settings: &str) -> Option<Self> {
+        let mut server = Self::prepare("alone", version.program()?, &[address], settings);
         server.launch();
         server.log.wait_for("Server is ready");
         Some(server)
     }
 
-    fn prepare(name: &str, program: PathBuf, peers: &[Ipv4Addr], settings: &str) -> Self {
-        let address = peers.first().copied().unwrap_or_else(an_address);
+    /// The first of these addresses is its own.
+    fn prepare(name: &str, program: PathBuf, addresses: &[Ipv4Addr], settings: &str) -> Self {
+        let address = addresses[0];
         let server = Self {
             name: name.to_owned(),
             program,
@@ -99,8 +105,8 @@ impl Server {
                 "sync_interval: always"
             },
         );
-        if !peers.is_empty() {
-            let routes: Vec<_> = peers
+        if addresses.len() > 1 {
+            let routes: Vec<_> = addresses
                 .iter()
                 .map(|peer| format!("\"nats://{peer}:{}\"", Self::ROUTES))
                 .collect();
