@@ -9,15 +9,34 @@ mod faults;
 mod journal;
 mod local;
 mod log;
+mod logs;
+mod members;
+mod nats;
+mod nats_connection;
+mod nats_losses;
 mod remote;
 mod world;
 
 use tidings::bus::LocalBus;
 
+use self::{
+    local::LocalWorld,
+    nats::{ServedBus, Version},
+};
 use self::{local::LocalWorld, remote::RemoteWorld};
 
-/// Runs each check of a suite as a test of its own, each in a world of its own.
+/// Runs each check of a suite as a test of its own, each in a world of its own; one that is `None` has said why it is skipped.
 macro_rules! suite {
+    ($suite:ident in optional $world:expr; $($check:ident),+ $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                if let Some(world) = $world {
+                    crate::$suite::$check(world).await;
+                }
+            }
+        )+
+    };
     ($suite:ident in $world:expr; $($check:ident),+ $(,)?) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,7 +104,37 @@ mod local_bus {
         a_line_hears_its_slots_in_order,
         a_line_does_not_hear_other_slots,
         every_line_hears_digests,
+        every_line_hears_what_it_follows,
         losses_are_told,
         waiting_ends_with_a_notice,
+        lines_end_with_the_bus,
+    );
+}
+
+mod nats_bus {
+    use super::*;
+
+    suite!(bus in optional ServedBus::start(Version::Newest).await;
+        a_line_hears_its_slots_in_order,
+        a_line_does_not_hear_other_slots,
+        every_line_hears_digests,
+        every_line_hears_what_it_follows,
+        losses_are_told,
+        waiting_ends_with_a_notice,
+        lines_end_with_the_bus,
+    );
+}
+
+mod nats_bus_of_debian {
+    use super::*;
+
+    suite!(bus in optional ServedBus::start(Version::Debian).await;
+        a_line_hears_its_slots_in_order,
+        a_line_does_not_hear_other_slots,
+        every_line_hears_digests,
+        every_line_hears_what_it_follows,
+        losses_are_told,
+        waiting_ends_with_a_notice,
+        lines_end_with_the_bus,
     );
 }

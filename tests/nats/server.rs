@@ -36,10 +36,16 @@ impl Version {
         match self {
             Self::Newest => {
                 let program = cache.join("nats-server-2.15.1/bin/nats-server");
-                assert!(program.exists(), "{} is missing: run tests/nats/setup", program.display());
+                assert!(
+                    program.exists(),
+                    "{} is missing: run tests/nats/setup",
+                    program.display()
+                );
                 Some(program)
             }
-            Self::Debian => Some(cache.join("nats-server-debian/usr/sbin/nats-server")).filter(|program| program.exists()),
+            Self::Debian => {
+                Some(cache.join("nats-server-debian/usr/sbin/nats-server")).filter(|program| program.exists())
+            }
         }
     }
 }
@@ -65,14 +71,20 @@ impl Server {
 
     /// Starts a server alone, with JetStream; `settings` is more of its configuration file.
     pub(crate) fn start(version: Version, settings: &str) -> Option<Self> {
-        let mut server = Self::prepare("alone", version.program()?, &[], settings);
+        Self::start_at(version, an_address(), settings)
+    }
+
+    /// Starts a server alone, at this address: one that a certificate is for, say.
+    pub(crate) fn start_at(version: Version, address: Ipv4Addr, settings: &str) -> Option<Self> {
+        let mut server = Self::prepare("alone", version.program()?, &[address], settings);
         server.launch();
         server.log.wait_for("Server is ready");
         Some(server)
     }
 
-    fn prepare(name: &str, program: PathBuf, peers: &[Ipv4Addr], settings: &str) -> Self {
-        let address = peers.first().copied().unwrap_or_else(an_address);
+    /// The first of these addresses is its own.
+    fn prepare(name: &str, program: PathBuf, addresses: &[Ipv4Addr], settings: &str) -> Self {
+        let address = addresses[0];
         let server = Self {
             name: name.to_owned(),
             program,
@@ -87,10 +99,14 @@ impl Server {
             Self::MONITOR,
             server.dir.path().join("jetstream").display(),
             // Servers from before 2.10 do not know it.
-            if server.is_debian() { "" } else { "sync_interval: always" },
+            if server.is_debian() {
+                ""
+            } else {
+                "sync_interval: always"
+            },
         );
-        if !peers.is_empty() {
-            let routes: Vec<_> = peers
+        if addresses.len() > 1 {
+            let routes: Vec<_> = addresses
                 .iter()
                 .map(|peer| format!("\"nats://{peer}:{}\"", Self::ROUTES))
                 .collect();
@@ -181,7 +197,10 @@ impl Server {
     /// Sends it a signal: `STOP`, `CONT`, `TERM`, or `USR2` for lame duck mode.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.pid().expect("it runs");
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid.to_string())
+            .status();
         assert!(sent.expect("kill runs").success(), "kill -{signal} {pid}");
     }
 }
@@ -262,6 +281,10 @@ impl Log {
             .more
             .wait_timeout_while(lines, PATIENCE, |lines| !said(lines) && !lines.1)
             .unwrap_or_else(PoisonError::into_inner);
-        assert!(said(&lines), "nats-server did not say {words:?}:\n{}", lines.0.join("\n"));
+        assert!(
+            said(&lines),
+            "nats-server did not say {words:?}:\n{}",
+            lines.0.join("\n")
+        );
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn apply(store: &Store, names: &Names, messages: &[Delivered]) -> Res
         match Entry::decode(&message.subject, &message.payload, place) {
             Ok((entry, slot)) => entries.push((entry, slot, message.seq)),
             Err(error) => tracing::error!(
-                stream = names.stream(), seq = %message.seq, subject = message.subject, %error,
+                stream = names.stream(), seq = %message.seq, subject = %message.subject, %error,
                 "a message of the stream is no event and is left out: see who else publishes to the stream's subjects"
             ),
         }
@@ -83,7 +83,10 @@ fn append(batch: &mut Batch<'_>, publish: &[(Entry, Slot, Seq)]) -> Result<(), S
         data: &first.data,
         time,
     };
-    let places: Vec<(&Topic, Slot, Seq)> = publish.iter().map(|(entry, slot, seq)| (&entry.topic, *slot, *seq)).collect();
+    let places: Vec<(&Topic, Slot, Seq)> = publish
+        .iter()
+        .map(|(entry, slot, seq)| (&entry.topic, *slot, *seq))
+        .collect();
     batch.append(&event, &places)?;
     for (entry, _, seq) in publish {
         if let Some(key) = &entry.key {
@@ -115,6 +118,7 @@ mod tests {
     use crate::{
         log::{Replay, ReplayRequest, StoreMemory},
         model::{Epoch, Layout, PublishKey, Shard, UnixMillis},
+        nats::Subjects,
     };
 
     const EPOCH: Epoch = Epoch(7);
@@ -124,7 +128,7 @@ mod tests {
     }
 
     fn names() -> Names {
-        Names::new("c", Shard(0))
+        Names::new(Subjects::new("c").expect("a name"), Shard(0))
     }
 
     fn message(seq: u64, topic: &str, data: &str, append: u64) -> Delivered {
@@ -172,7 +176,9 @@ mod tests {
         }
         assert_eq!(seqs(&store, "a", 0), [1, 2, 3, 4, 5, 6]);
         let key = PublishKey::parse("k4").expect("a key");
-        let first = store.first_use(&key, &Topic::parse("a").expect("a topic")).expect("read");
+        let first = store
+            .first_use(&key, &Topic::parse("a").expect("a topic"))
+            .expect("read");
         assert_eq!(first, Some((Seq(4), UnixMillis(1_004))));
     }
 
@@ -181,15 +187,27 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let store = store(dir.path(), EPOCH);
         let data = "x".repeat(5_000);
-        let mut all: Vec<_> = ["a", "b", "c"].iter().zip(1..).map(|(topic, seq)| message(seq, topic, &data, 9)).collect();
+        let mut all: Vec<_> = ["a", "b", "c"]
+            .iter()
+            .zip(1..)
+            .map(|(topic, seq)| message(seq, topic, &data, 9))
+            .collect();
         for message in &mut all {
             let (entry, _) = Entry::decode(
                 &message.subject,
                 &message.payload,
-                Place { names: &names(), layout: Layout::EMBEDDED, shard: Shard(0) },
+                Place {
+                    names: &names(),
+                    layout: Layout::EMBEDDED,
+                    shard: Shard(0),
+                },
             )
             .expect("an entry");
-            message.payload = Entry { time: UnixMillis(5), ..entry }.encode(Shard(0), EPOCH);
+            message.payload = Entry {
+                time: UnixMillis(5),
+                ..entry
+            }
+            .encode(Shard(0), EPOCH);
         }
         apply(&store, &names(), &all[..2]).expect("applied");
         apply(&store, &names(), &all[2..]).expect("applied");
@@ -263,6 +281,9 @@ mod tests {
         same.close();
         drop(same);
         let other = store(dir.path(), Epoch(8));
-        assert_eq!((other.epoch(), other.head().last, seqs(&other, "a", 0).len()), (Epoch(8), Seq(0), 0));
+        assert_eq!(
+            (other.epoch(), other.head().last, seqs(&other, "a", 0).len()),
+            (Epoch(8), Seq(0), 0)
+        );
     }
 }

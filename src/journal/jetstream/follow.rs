@@ -100,7 +100,8 @@ impl Follower<'_> {
             is_first = false;
             let published = messages.last().map(|last| last.published_nanos);
             let (store, names) = (Arc::clone(self.store), self.names.clone());
-            let applying = tokio::task::spawn_blocking(move || apply::apply(&store, &names, &std::mem::take(&mut messages)));
+            let applying =
+                tokio::task::spawn_blocking(move || apply::apply(&store, &names, &std::mem::take(&mut messages)));
             match applying.await {
                 Ok(Ok(Applied::All(appends))) => self.applied(appends, published),
                 Ok(Ok(Applied::Hole { found })) => {
@@ -114,7 +115,11 @@ impl Follower<'_> {
                     });
                 }
                 Ok(Err(error)) => return Err(error.into()),
-                Err(error) => return Err(Ended::Again { cause: error.to_string() }),
+                Err(error) => {
+                    return Err(Ended::Again {
+                        cause: error.to_string(),
+                    });
+                }
             }
         }
     }
@@ -141,7 +146,11 @@ impl Follower<'_> {
         let leaving = tokio::task::spawn_blocking(move || apply::leave_out(&store, last));
         match leaving.await {
             Ok(left_out) => left_out?,
-            Err(error) => return Err(Ended::Again { cause: error.to_string() }),
+            Err(error) => {
+                return Err(Ended::Again {
+                    cause: error.to_string(),
+                });
+            }
         }
         self.progress.applied(last);
         Ok(())

@@ -135,7 +135,9 @@ impl Group {
                     None => MessageId::unkeyed(one.drawn, at),
                 };
                 fates.push(Fate::Message(place));
-                group.messages.push(common.message(&one.publish, topic, id, group.append));
+                group
+                    .messages
+                    .push(common.message(&one.publish, topic, id, group.append));
             }
             group.fates.push(fates);
         }
@@ -210,6 +212,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::nats::Subjects;
 
     fn waiting(topics: &[&str], key: Option<&str>) -> (Waiting, oneshot::Receiver<Result<Receipt, AppendError>>) {
         let (reply, answer) = oneshot::channel();
@@ -239,8 +242,11 @@ mod tests {
                 Topic::parse(topic).expect("a topic"),
             )
         };
-        let first_uses = HashMap::from([(used("known"), FirstUse::Counts(Seq(3))), (used("old"), FirstUse::Expired(Seq(2)))]);
-        let names = Names::new("c", Shard(0));
+        let first_uses = HashMap::from([
+            (used("known"), FirstUse::Counts(Seq(3))),
+            (used("old"), FirstUse::Expired(Seq(2))),
+        ]);
+        let names = Names::new(Subjects::new("c").expect("a name"), Shard(0));
         let common = Common {
             names: &names,
             layout: Layout::EMBEDDED,
@@ -254,10 +260,17 @@ mod tests {
         let group = Group::place(vec![first, second, third], &first_uses, common);
         assert_eq!(group.messages.len(), 4);
         let uses: Vec<_> = group.appended(Seq(10), false).collect();
-        assert_eq!(uses, [(used("a"), Seq(10)), (used("old"), Seq(11)), (used("b"), Seq(12))]);
+        assert_eq!(
+            uses,
+            [(used("a"), Seq(10)), (used("old"), Seq(11)), (used("b"), Seq(12))]
+        );
         let placed = |mut answer: oneshot::Receiver<Result<Receipt, AppendError>>| {
             let receipt = answer.try_recv().expect("answered").expect("appended");
-            receipt.placed.iter().map(|placed| (placed.seq.0, placed.repeated)).collect::<Vec<_>>()
+            receipt
+                .placed
+                .iter()
+                .map(|placed| (placed.seq.0, placed.repeated))
+                .collect::<Vec<_>>()
         };
         assert_eq!(placed(answer), [(10, false), (3, true), (11, false)]);
         assert_eq!(placed(again), [(10, true), (12, false)]);

@@ -11,7 +11,7 @@
 
 use std::{hash::Hasher as _, sync::Arc};
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use prost::Message as _;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
@@ -59,7 +59,7 @@ impl MessageId {
 #[derive(Debug, Clone)]
 pub(super) struct Outgoing {
     pub(super) id: MessageId,
-    pub(super) subject: String,
+    pub(super) subject: Subject,
     pub(super) payload: Bytes,
 }
 
@@ -106,12 +106,18 @@ impl Entry {
             epoch: epoch.0,
             event: Some(v1::Event {
                 topic: self.topic.as_str().to_owned(),
-                r#type: self.event_type.as_ref().map_or_else(String::new, |name| name.as_str().to_owned()),
+                r#type: self
+                    .event_type
+                    .as_ref()
+                    .map_or_else(String::new, |name| name.as_str().to_owned()),
                 data: self.data.as_ref().to_owned(),
                 time_ms: self.time.0,
                 sequence: 0,
             }),
-            key: self.key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned()),
+            key: self
+                .key
+                .as_ref()
+                .map_or_else(String::new, |key| key.as_str().to_owned()),
             append: self.append,
         };
         entry.encode_to_vec().into()
@@ -195,11 +201,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::nats::Subjects;
 
     const SHARD: Shard = Shard(1);
 
     fn names() -> (Names, Layout) {
-        (Names::new("c", SHARD), Layout::new(8, 2).expect("valid"))
+        (
+            Names::new(Subjects::new("c").expect("a name"), SHARD),
+            Layout::new(8, 2).expect("valid"),
+        )
     }
 
     fn entry(topic: &str) -> Entry {
@@ -227,7 +237,11 @@ mod tests {
     #[test]
     fn entries_round_trip() {
         let (names, layout) = names();
-        let place = Place { names: &names, layout, shard: SHARD };
+        let place = Place {
+            names: &names,
+            layout,
+            shard: SHARD,
+        };
         let (entry, slot) = ours();
         let payload = entry.encode(SHARD, Epoch(5));
         assert_eq!(Entry::decode(&names.subject(slot), &payload, place), Ok((entry, slot)));
@@ -244,11 +258,18 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_told() {
         let (names, layout) = names();
-        let place = Place { names: &names, layout, shard: SHARD };
+        let place = Place {
+            names: &names,
+            layout,
+            shard: SHARD,
+        };
         let (entry, slot) = ours();
         let payload = entry.encode(SHARD, Epoch(5));
         let other = Slot((slot.0 + 2) % 8);
-        assert!(matches!(Entry::decode(&names.subject(other), &payload, place), Err(Malformed::Elsewhere { .. })));
+        assert!(matches!(
+            Entry::decode(&names.subject(other), &payload, place),
+            Err(Malformed::Elsewhere { .. })
+        ));
         assert_eq!(Entry::decode("c.log.0.1", &payload, place), Err(Malformed::Subject));
         assert!(Entry::decode(&names.subject(slot), b"hello", place).is_err());
         assert_eq!(Entry::decode(&names.subject(slot), b"", place), Err(Malformed::Empty));
@@ -273,7 +294,12 @@ mod tests {
         };
         let id = of("k", "a", None);
         assert_eq!(id, of("k", "a", None));
-        for other in [of("k1", "a", None), of("k", "b", None), of("ka", "a", None), of("k", "a", Some(Seq(4)))] {
+        for other in [
+            of("k1", "a", None),
+            of("k", "b", None),
+            of("ka", "a", None),
+            of("k", "a", Some(Seq(4))),
+        ] {
             assert_ne!(id, other);
         }
         assert_eq!(id.0.len(), 32);

@@ -119,7 +119,8 @@ impl Progress {
 
     /// The leader said how far the stream was when it was asked.
     pub(super) fn leader_said(&self, last: Seq) {
-        self.0.send_if_modified(|status| std::mem::replace(&mut status.stream_last, last) != last);
+        self.0
+            .send_if_modified(|status| std::mem::replace(&mut status.stream_last, last) != last);
     }
 
     /// Everything has been applied that was in the stream at a time.

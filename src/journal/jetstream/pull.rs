@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use async_nats::{
-    Client, StatusCode, Subscriber,
+    StatusCode, Subject, Subscriber,
     jetstream::{
         self,
         consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull},
@@ -34,7 +34,7 @@ const FORGOTTEN: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Delivered {
     pub(super) seq: Seq,
-    pub(super) subject: String,
+    pub(super) subject: Subject,
     pub(super) payload: Bytes,
     /// When the stream took it, in nanoseconds since 1970.
     pub(super) published_nanos: i128,
@@ -43,7 +43,6 @@ pub(super) struct Delivered {
 /// Fetches a stream from a sequence on.
 pub(super) struct Pull {
     context: jetstream::Context,
-    client: Client,
     stream: String,
     consumer: String,
     inbox: String,
@@ -85,10 +84,9 @@ impl Pull {
             .subscribe(inbox.clone())
             .await
             .map_err(|error| PullError::NoConsumer { cause: told(&error) })?;
-        let max_bytes = BYTES.max(client.server_info().max_payload * 2);
+        let max_bytes = BYTES.max(client.max_payload() * 2);
         Ok(Self {
             context: context.clone(),
-            client,
             stream,
             consumer,
             inbox,
@@ -136,7 +134,10 @@ impl Pull {
 
     /// Tells the server that it is not needed any more. If that does not come through, the server finds out by itself.
     pub(super) async fn end(self) {
-        let _ = self.context.delete_consumer_from_stream(&self.consumer, &self.stream).await;
+        let _ = self
+            .context
+            .delete_consumer_from_stream(&self.consumer, &self.stream)
+            .await;
     }
 
     async fn ask(&mut self) -> Result<(), PullError> {
@@ -179,8 +180,9 @@ impl Pull {
 
 impl std::fmt::Debug for Pull {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = &self.client;
-        f.debug_struct("Pull").field("consumer", &self.consumer).finish_non_exhaustive()
+        f.debug_struct("Pull")
+            .field("consumer", &self.consumer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,7 +202,7 @@ fn read(context: &jetstream::Context, message: async_nats::Message) -> Result<De
     let (message, _) = message.split();
     Ok(Delivered {
         seq,
-        subject: message.subject.to_string(),
+        subject: message.subject,
         payload: message.payload,
         published_nanos,
     })

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::{Client, jetstream};
+use async_nats::jetstream;
 use futures::future::BoxFuture;
 use tokio::{
     runtime::Handle,
@@ -21,16 +21,15 @@ use super::{
     known::Known,
     progress::{Progress, State, Status},
     sightings::Sightings,
-    stream::{Names, StreamError, StreamSettings, advice, ensure},
+    stream::{Names, StreamError, StreamSettings, advice, ensure, server_version},
     version,
     writer::{Session, Writer, behind, not_now, unavailable},
 };
 use crate::{
-    journal::{
-        AppendError, CloseError, Journal, Surroundings, Ticket, Unavailable, clock::Clock, disk::DiskGauge,
-    },
+    journal::{AppendError, CloseError, Journal, Surroundings, Ticket, Unavailable, clock::Clock, disk::DiskGauge},
     log::{LocalLog, OpenError, Retention, Store, StoreMemory, keep},
     model::{Layout, Publish, Shard, UnixMillis},
+    nats::Nats,
 };
 
 /// At most this much waits to be appended, in bytes; the rest waits outside.
@@ -45,8 +44,6 @@ const DIVERGED: &str = "the stream has lost events that were acknowledged, so th
 /// What can be chosen of a shard's journal.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The cluster's name.
-    pub cluster: String,
     /// This node's name.
     pub node: String,
     /// The streams.
@@ -104,7 +101,7 @@ impl Replica {
     /// # Errors
     /// If the directory is not to be used for it.
     pub fn start(
-        client: Client,
+        nats: &Nats,
         log: Arc<LocalLog>,
         settings: Settings,
         home: Home,
@@ -112,8 +109,8 @@ impl Replica {
     ) -> Result<Arc<Self>, OpenError> {
         Store::claim_replica(&home.dir, home.layout, home.shard)?;
         let shard = home.shard;
-        let names = Names::new(&settings.cluster, shard);
-        let mut context = jetstream::new(client);
+        let names = Names::new(nats.subjects().clone(), shard);
+        let mut context = jetstream::new(nats.client().clone());
         context.set_timeout(ASKING);
         let progress = Arc::new(Progress::new(shard));
         let sightings = Arc::new(Sightings::default());
@@ -220,9 +217,12 @@ impl Replica {
         }
         let now = Instant::now();
         if is_keyed && !status.is_within(self.furthest_behind, now) {
-            return Err(unavailable(self.shard, Unavailable::CatchingUp {
-                cause: behind(&status, now),
-            }));
+            return Err(unavailable(
+                self.shard,
+                Unavailable::CatchingUp {
+                    cause: behind(&status, now),
+                },
+            ));
         }
         self.disk.check().map_err(AppendError::DiskFull)
     }
@@ -339,7 +339,7 @@ impl Keeper {
                 differences.join("; ")
             ));
         }
-        if let Some(warning) = version::warning(&self.context.client().server_info().version) {
+        if let Some(warning) = version::warning(&server_version(&self.context)) {
             self.tell(warning.to_owned());
         }
         let open = self.sessions.borrow().clone();

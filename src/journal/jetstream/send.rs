@@ -58,29 +58,39 @@ pub(super) async fn send(client: &Client, messages: &[Outgoing], patience: Durat
     for (message, place) in others.iter().zip(1..) {
         let headers = message.headers(Some((&batch, place, of)));
         let sent = client.publish_with_headers(message.subject.clone(), headers, message.payload.clone());
-        if let Err(error) = sent.await {
-            // Without its commit nothing of the batch is appended.
-            return Outcome::Refused(match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => Refusal::Never {
-                    cause: told(&error),
-                },
-                PublishErrorKind::Send => Refusal::NotNow { cause: told(&error) },
-            });
+        // Without its commit nothing of the batch is appended.
+        match tokio::time::timeout(patience, sent).await {
+            Ok(Ok(())) => {}
+            // The client holds up whoever sends when it has too much to send.
+            Err(_) => return Outcome::Refused(Refusal::NoLink),
+            Ok(Err(error)) => {
+                let cause = told(&error);
+                return Outcome::Refused(match error.kind() {
+                    PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => Refusal::Never { cause },
+                    PublishErrorKind::Send => Refusal::NotNow { cause },
+                });
+            }
         }
     }
     let request = Request::new()
         .headers(commit.headers((of > 1).then_some((&batch, of, of))))
         .payload(commit.payload.clone())
         .timeout(Some(patience));
-    match client.send_request(commit.subject.clone(), request).await {
+    let answer = client.send_request(commit.subject.clone(), request);
+    let Ok(answer) = tokio::time::timeout(patience * 2, answer).await else {
+        return Outcome::Lost {
+            cause: "it could not be handed to the connection in time".to_owned(),
+        };
+    };
+    match answer {
         Ok(reply) => read(&reply.payload, of),
         Err(error) => match error.kind() {
             RequestErrorKind::NoResponders => Outcome::Refused(Refusal::NotNow {
                 cause: "nobody takes messages for the stream".to_owned(),
             }),
-            RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::InvalidSubject => Outcome::Refused(Refusal::Never {
-                cause: told(&error),
-            }),
+            RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::InvalidSubject => {
+                Outcome::Refused(Refusal::Never { cause: told(&error) })
+            }
             RequestErrorKind::TimedOut => Outcome::Lost {
                 cause: format!("no answer within {patience:?}"),
             },

@@ -2,15 +2,21 @@
 
 use std::{fmt, hash::Hasher as _, time::Duration};
 
-use async_nats::jetstream::{
-    self, ErrorCode,
-    context::{GetStreamErrorKind, RequestErrorKind},
-    stream::{Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType},
+use async_nats::{
+    Subject,
+    jetstream::{
+        self, ErrorCode,
+        context::{GetStreamErrorKind, RequestErrorKind},
+        stream::{Config, DiscardPolicy, Info, Republish, RetentionPolicy, StorageType},
+    },
 };
 use siphasher::sip::SipHasher24;
 
 use super::version::{self, TooOld};
-use crate::model::{Epoch, Layout, Shard, Slot};
+use crate::{
+    model::{Epoch, Layout, Shard, Slot},
+    nats::Subjects,
+};
 
 /// In a stream's metadata: a number that begins another epoch when it is changed, for a stream that was put right by hand.
 const EPOCH: &str = "tidings-epoch";
@@ -32,53 +38,55 @@ pub struct StreamSettings {
     pub duplicate_window: Duration,
 }
 
-/// What a shard's stream and its subjects are called. Every cluster has its own by its name.
+/// What a shard's stream and its subjects are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names {
-    cluster: String,
+    subjects: Subjects,
     shard: Shard,
 }
 
 impl Names {
-    pub(super) fn new(cluster: &str, shard: Shard) -> Self {
-        Self {
-            cluster: cluster.to_owned(),
-            shard,
-        }
+    pub(super) const fn new(subjects: Subjects, shard: Shard) -> Self {
+        Self { subjects, shard }
     }
 
     pub(super) fn stream(&self) -> String {
-        format!("{}-shard-{}", self.cluster, self.shard)
+        self.subjects.stream(self.shard)
     }
 
     /// Where an event of a slot is appended.
-    pub(super) fn subject(&self, slot: Slot) -> String {
-        format!("{}.log.{}.{slot}", self.cluster, self.shard)
+    pub(super) fn subject(&self, slot: Slot) -> Subject {
+        self.subjects.log(self.shard, slot)
     }
 
     /// The slot of a subject, if it is one of the stream's.
     pub(super) fn slot(&self, subject: &str, layout: Layout) -> Option<Slot> {
-        let rest = subject.strip_prefix(&self.cluster)?.strip_prefix(".log.")?;
-        let (shard, slot) = rest.split_once('.')?;
-        let slot: u32 = slot.parse().ok()?;
-        let is_ours = shard.parse() == Ok(self.shard.0) && slot < layout.slots() && layout.shard(slot) == self.shard.0;
-        is_ours.then_some(Slot(slot))
+        let slot = Subjects::slot_in(subject)?;
+        let is_ours = slot.0 < layout.slots()
+            && layout.shard(slot.0) == self.shard.0
+            && self.subjects.log(self.shard, slot).as_str() == subject;
+        is_ours.then_some(slot)
     }
 
-    fn subjects(&self) -> String {
-        format!("{}.log.{}.*", self.cluster, self.shard)
+    fn all(&self) -> String {
+        self.subjects.logs(self.shard).to_string()
     }
 
+    /// Where the stream republishes to: to each slot what is appended to it.
     fn announced(&self) -> String {
-        format!("{}.slot.{{{{wildcard(1)}}}}", self.cluster)
+        format!("{}.slot.{{{{wildcard(1)}}}}", self.subjects.cluster())
     }
 
     /// The stream as it is made.
     fn config(&self, settings: &StreamSettings) -> Config {
         Config {
             name: self.stream(),
-            description: Some(format!("shard {} of the tidings cluster {}", self.shard, self.cluster)),
-            subjects: vec![self.subjects()],
+            description: Some(format!(
+                "shard {} of the tidings cluster {}",
+                self.shard,
+                self.subjects.cluster()
+            )),
+            subjects: vec![self.all()],
             retention: RetentionPolicy::Limits,
             // A full stream says so. One that dropped its oldest events could drop what a holder has yet to apply.
             discard: DiscardPolicy::New,
@@ -97,7 +105,7 @@ impl Names {
             num_replicas: settings.replicas,
             duplicate_window: settings.duplicate_window,
             republish: Some(Republish {
-                source: self.subjects(),
+                source: self.all(),
                 destination: self.announced(),
                 headers_only: false,
             }),
@@ -161,10 +169,12 @@ fn differences(found: &Config, wanted: &Config) -> Vec<Difference> {
         Some(format!("--subjects={subjects}")),
         true,
     );
-    let edit = wanted
-        .republish
-        .as_ref()
-        .map(|to| format!("--republish-source='{}' --republish-destination='{}'", to.source, to.destination));
+    let edit = wanted.republish.as_ref().map(|to| {
+        format!(
+            "--republish-source='{}' --republish-destination='{}'",
+            to.source, to.destination
+        )
+    });
     compare("`republish`", republish(found), republish(wanted), edit, true);
     compare(
         "`retention`",
@@ -187,12 +197,30 @@ fn differences(found: &Config, wanted: &Config) -> Vec<Difference> {
         Some("--max-msgs-per-subject=-1".to_owned()),
         true,
     );
-    compare("`no_ack`", found.no_ack.to_string(), "false".to_owned(), Some("--ack".to_owned()), true);
+    compare(
+        "`no_ack`",
+        found.no_ack.to_string(),
+        "false".to_owned(),
+        Some("--ack".to_owned()),
+        true,
+    );
     compare("`sealed`", found.sealed.to_string(), "false".to_owned(), None, true);
     let has_other_sources = found.mirror.is_some() || found.sources.as_ref().is_some_and(|all| !all.is_empty());
-    compare("being a mirror or having sources", has_other_sources.to_string(), "false".to_owned(), None, true);
+    compare(
+        "being a mirror or having sources",
+        has_other_sources.to_string(),
+        "false".to_owned(),
+        None,
+        true,
+    );
     let transforms = found.subject_transform.is_some();
-    compare("having a subject transform", transforms.to_string(), "false".to_owned(), None, true);
+    compare(
+        "having a subject transform",
+        transforms.to_string(),
+        "false".to_owned(),
+        None,
+        true,
+    );
     compare(
         "`allow_atomic`",
         found.allow_atomic_publish.to_string(),
@@ -228,7 +256,13 @@ fn differences(found: &Config, wanted: &Config) -> Vec<Difference> {
         Some(format!("--max-bytes={}", wanted.max_bytes)),
         false,
     );
-    compare("`max_msgs`", found.max_messages.max(-1).to_string(), "-1".to_owned(), Some("--max-msgs=-1".to_owned()), false);
+    compare(
+        "`max_msgs`",
+        found.max_messages.max(-1).to_string(),
+        "-1".to_owned(),
+        Some("--max-msgs=-1".to_owned()),
+        false,
+    );
     compare(
         "`duplicate_window`",
         format!("{:?}", found.duplicate_window),
@@ -237,8 +271,20 @@ fn differences(found: &Config, wanted: &Config) -> Vec<Difference> {
         // Shorter, and a publish that is tried again may be appended twice.
         found.duplicate_window < wanted.duplicate_window,
     );
-    compare("`deny_delete`", found.deny_delete.to_string(), "true".to_owned(), None, false);
-    compare("`deny_purge`", found.deny_purge.to_string(), "true".to_owned(), None, false);
+    compare(
+        "`deny_delete`",
+        found.deny_delete.to_string(),
+        "true".to_owned(),
+        None,
+        false,
+    );
+    compare(
+        "`deny_purge`",
+        found.deny_purge.to_string(),
+        "true".to_owned(),
+        None,
+        false,
+    );
     all
 }
 
@@ -257,7 +303,7 @@ pub(super) async fn ensure(
     names: &Names,
     settings: &StreamSettings,
 ) -> Result<Checked, StreamError> {
-    version::check(&context.client().server_info().version)?;
+    version::check(&server_version(context))?;
     let wanted = names.config(settings);
     let info = match look(context, names).await {
         Err(StreamError::Missing { .. }) => create(context, names, &wanted).await?,
@@ -278,10 +324,23 @@ pub(super) async fn ensure(
     })
 }
 
+/// The version of the server that the connection is to; empty before there ever was one.
+pub(super) fn server_version(context: &jetstream::Context) -> String {
+    context
+        .client()
+        .try_server_info()
+        .map(|info| info.version)
+        .unwrap_or_default()
+}
+
 async fn create(context: &jetstream::Context, names: &Names, wanted: &Config) -> Result<Info, StreamError> {
     match context.create_stream(wanted.clone()).await {
         Ok(stream) => {
-            tracing::info!(stream = names.stream(), replicas = wanted.num_replicas, "stream created");
+            tracing::info!(
+                stream = names.stream(),
+                replicas = wanted.num_replicas,
+                "stream created"
+            );
             Ok(stream.cached_info().clone())
         }
         Err(error) => match error.kind() {
@@ -407,10 +466,15 @@ pub enum StreamError {
 
 /// What to do about differences.
 pub(super) fn advice(stream: &str, differences: &[Difference]) -> String {
-    let edits: Option<Vec<_>> = differences.iter().map(|difference| difference.edit.as_deref()).collect();
+    let edits: Option<Vec<_>> = differences
+        .iter()
+        .map(|difference| difference.edit.as_deref())
+        .collect();
     match edits {
         Some(edits) => format!("`nats stream edit {stream} {}` sets it right", edits.join(" ")),
-        None => "not all of that can be edited: set the settings to what it is, or have the stream made anew".to_owned(),
+        None => {
+            "not all of that can be edited: set the settings to what it is, or have the stream made anew".to_owned()
+        }
     }
 }
 
@@ -426,28 +490,39 @@ mod tests {
         duplicate_window: Duration::from_secs(120),
     };
 
+    fn names(cluster: &str, shard: u16) -> Names {
+        Names::new(Subjects::new(cluster).expect("a name"), Shard(shard))
+    }
+
     #[test]
     fn subjects_and_slots_go_both_ways() {
-        let names = Names::new("c-1", Shard(3));
+        let names = names("c-1", 3);
         let layout = Layout::new(1_024, 8).expect("valid");
         assert_eq!(names.stream(), "c-1-shard-3");
-        assert_eq!(names.subject(Slot(11)), "c-1.log.3.11");
+        assert_eq!(names.subject(Slot(11)).as_str(), "c-1.log.3.11");
         assert_eq!(names.slot("c-1.log.3.11", layout), Some(Slot(11)));
-        for other in ["c-1.log.3.12", "c-1.log.2.11", "c.log.3.11", "c-1.log.3.x", "c-1.log.3.1027", "c-1.log.3"] {
+        for other in [
+            "c-1.log.3.12",
+            "c-1.log.2.11",
+            "c.log.3.11",
+            "c-1.log.3.x",
+            "c-1.log.3.1027",
+            "c-1.log.3",
+        ] {
             assert_eq!(names.slot(other, layout), None, "{other}");
         }
     }
 
     #[test]
     fn a_stream_as_it_was_made_has_no_differences() {
-        let names = Names::new("c", Shard(0));
+        let names = names("c", 0);
         let made = names.config(&SETTINGS);
         assert_eq!(differences(&made, &made), []);
     }
 
     #[test]
     fn what_differs_is_named_with_what_to_do() {
-        let names = Names::new("c", Shard(0));
+        let names = names("c", 0);
         let wanted = names.config(&SETTINGS);
         let found = Config {
             num_replicas: 1,
@@ -456,8 +531,14 @@ mod tests {
             ..wanted.clone()
         };
         let found = differences(&found, &wanted);
-        let named: Vec<_> = found.iter().map(|difference| (difference.what, difference.is_fatal)).collect();
-        assert_eq!(named, [("`discard`", true), ("`num_replicas`", false), ("`max_age`", false)]);
+        let named: Vec<_> = found
+            .iter()
+            .map(|difference| (difference.what, difference.is_fatal))
+            .collect();
+        assert_eq!(
+            named,
+            [("`discard`", true), ("`num_replicas`", false), ("`max_age`", false)]
+        );
         assert_eq!(
             advice("c-shard-0", &found),
             "`nats stream edit c-shard-0 --discard=new --replicas=3 --max-age=3600s` sets it right"

@@ -10,7 +10,11 @@ impl Version {
     fn parse(text: &str) -> Option<Self> {
         let numbers = text.split(['-', '+']).next()?;
         let mut numbers = numbers.split('.').map(|number| number.parse().ok());
-        Some(Self(numbers.next()??, numbers.next()??, numbers.next().unwrap_or(Some(0))?))
+        Some(Self(
+            numbers.next()??,
+            numbers.next()??,
+            numbers.next().unwrap_or(Some(0))?,
+        ))
     }
 }
 
@@ -43,7 +47,9 @@ pub(super) fn warning(version: &str) -> Option<&'static str> {
             "this version of nats-server may acknowledge after a change of leader what it never stored: update to 2.15, or to 2.12.9 or 2.14.1 at least",
         )
     } else if version < Version(2, 15, 0) {
-        Some("this version of nats-server is slow with `sync_interval: always`, and is not safe without it: update to 2.15")
+        Some(
+            "this version of nats-server is slow with `sync_interval: always`, and is not safe without it: update to 2.15",
+        )
     } else {
         None
     }

@@ -162,7 +162,7 @@ impl Writer {
         let now = Instant::now();
         let status = self.progress.now();
         let knows_keys = status.is_within(self.furthest_behind, now) && !self.known.is_full();
-        let max_payload = self.context.client().server_info().max_payload;
+        let max_payload = self.context.client().max_payload();
         let mut admitted = Vec::with_capacity(waiting.len());
         for one in waiting {
             let largest = one.publish.data.len() + AROUND;
@@ -172,9 +172,12 @@ impl Writer {
                     waited: now.duration_since(one.since),
                 }
             } else if one.publish.key.is_some() && !knows_keys {
-                unavailable(self.shard, Unavailable::CatchingUp {
-                    cause: behind(&status, now),
-                })
+                unavailable(
+                    self.shard,
+                    Unavailable::CatchingUp {
+                        cause: behind(&status, now),
+                    },
+                )
             } else if largest > max_payload {
                 AppendError::StreamRefused {
                     shard: self.shard,
@@ -258,7 +261,10 @@ impl Writer {
         let mut refusal = Refusal::NoLink;
         loop {
             if let Some(first) = awaited.seen() {
-                return Settled::Appended { first, were_there: false };
+                return Settled::Appended {
+                    first,
+                    were_there: false,
+                };
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -266,10 +272,17 @@ impl Writer {
             }
             match send(&self.context.client(), &group.messages, left.min(TRY)).await {
                 Outcome::Appended { first } if first <= applied => {
-                    let cause = format!("it was appended at {first}, where the replica is past {applied}: the stream was made anew");
+                    let cause = format!(
+                        "it was appended at {first}, where the replica is past {applied}: the stream was made anew"
+                    );
                     return Settled::Failed(AppendError::Unknown { cause });
                 }
-                Outcome::Appended { first } => return Settled::Appended { first, were_there: false },
+                Outcome::Appended { first } => {
+                    return Settled::Appended {
+                        first,
+                        were_there: false,
+                    };
+                }
                 Outcome::Duplicate { seq } => {
                     let were_there = match lost {
                         // Only a key can be used by others.
@@ -318,7 +331,10 @@ impl Writer {
         let info = look(&self.context, &self.names).await.ok()?;
         self.wait_applied(Seq(info.state.last_sequence), deadline).await;
         if let Some(first) = awaited.seen() {
-            return Some(Settled::Appended { first, were_there: false });
+            return Some(Settled::Appended {
+                first,
+                were_there: false,
+            });
         }
         let uses = group.uses().cloned().collect();
         let from = group.time.before(self.key_window);
@@ -342,9 +358,12 @@ impl Writer {
             return AppendError::Unknown { cause };
         }
         match refusal {
-            Refusal::NoLink => unavailable(shard, Unavailable::NoNats {
-                cause: "there is no connection".to_owned(),
-            }),
+            Refusal::NoLink => unavailable(
+                shard,
+                Unavailable::NoNats {
+                    cause: "there is no connection".to_owned(),
+                },
+            ),
             Refusal::NotNow { cause } => unavailable(shard, Unavailable::NoQuorum { cause }),
             Refusal::Full { cause } => AppendError::StreamFull { shard, cause },
             Refusal::Never { cause } => AppendError::StreamRefused { shard, cause },
@@ -387,9 +406,15 @@ pub(super) fn not_now(shard: Shard, status: &Status) -> AppendError {
         State::Closed => AppendError::Closed,
         State::Failed { cause } => AppendError::ReadOnly { cause: cause.clone() },
         State::Diverged { cause } => unavailable(shard, Unavailable::Diverged { cause: cause.clone() }),
-        State::Starting | State::Following => unavailable(shard, Unavailable::NoNats {
-            cause: status.trouble.clone().unwrap_or_else(|| "it has only just been started".to_owned()),
-        }),
+        State::Starting | State::Following => unavailable(
+            shard,
+            Unavailable::NoNats {
+                cause: status
+                    .trouble
+                    .clone()
+                    .unwrap_or_else(|| "it has only just been started".to_owned()),
+            },
+        ),
     }
 }
 
