@@ -4,7 +4,11 @@ mod clock;
 mod digest;
 mod disk;
 mod error;
+<<<<<<< HEAD
 mod lane;
+=======
+pub mod jetstream;
+>>>>>>> jetstream
 mod local;
 pub mod routed;
 pub mod service;
