@@ -11,13 +11,15 @@ use std::{
 
 use futures::FutureExt as _;
 use tidings::{
+    bus::LocalBus,
     journal::{
-        AppendError, Journal,
+        AppendError, Disk, DiskSpace, Journal, LocalJournal,
         routed::{Routed, Settings},
         service::Held,
     },
+    log::Store,
     members::Holders,
-    model::{Layout, Publish, Shard, Topic},
+    model::{Layout, Publish, Shard, Topic, UnixMillis},
 };
 use tokio::sync::watch;
 
@@ -26,7 +28,7 @@ use super::{
     owner::{Owner, holders},
 };
 use crate::{
-    local::{DEADLINE, LocalWorld},
+    local::{DEADLINE, LocalWorld, SETTINGS},
     world::{Node, SHARD, World, keyed, publish, topic},
 };
 
@@ -279,4 +281,48 @@ async fn no_more_is_under_way_than_may_be() {
         .chain(["further".to_owned()])
         .collect();
     assert_eq!(journal.data(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_shards_of_one_process_are_written_and_closed_together() {
+    const SHARDS: u16 = 3;
+    const PUBLISHES: usize = 50;
+    let layout = Layout::new(9, SHARDS).expect("valid");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let names: Vec<_> = (0..20).map(|number| format!("t{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    for round in 0..3_u64 {
+        let path = dir.path().to_path_buf();
+        let disk = Disk::new(Box::new(move || DiskSpace::of(&path)), 100, usize::from(SHARDS));
+        let mut journals = Vec::new();
+        let mut held = Held::new();
+        for shard in (0..SHARDS).map(Shard) {
+            let store = Store::open(dir.path(), layout, shard, 1 << 20).expect("opened");
+            let last = store.heads().last;
+            let bus = Arc::new(LocalBus::default());
+            let clock = Box::new(UnixMillis::now);
+            let journal = LocalJournal::start_on(&disk, store, bus, SETTINGS, clock).expect("started");
+            held.insert(shard, journal.clone());
+            journals.push((journal, last));
+        }
+        let routed = Routed::start("here", layout, held, &holders([]).subscribe(), Settings::default());
+        let mut tickets = Vec::new();
+        for number in 0..PUBLISHES {
+            let key = format!("{round} {number}");
+            let ticket = routed.append(keyed(&names, "x", &key)).await.expect("a place");
+            tickets.push(ticket);
+        }
+        for ticket in tickets {
+            let receipt = ticket.await.expect("durable");
+            assert_eq!(receipt.placed.len(), names.len());
+            for (name, placed) in names.iter().zip(receipt.placed) {
+                let (_, before) = &journals[usize::from(layout.shard(layout.slot(name)))];
+                assert!(placed.seq > *before, "{name} goes on where its shard was");
+            }
+        }
+        routed.close(DEADLINE).await.expect("closed");
+        for (journal, _) in journals {
+            journal.close(DEADLINE).await.expect("closed");
+        }
+    }
 }
