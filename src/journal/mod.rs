@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 
 pub use self::{
     digest::{digest, send_digests},
-    disk::{DiskFull, DiskProbe, DiskSpace},
+    disk::{Disk, DiskFull, DiskProbe, DiskSpace},
     error::{AppendError, Unavailable},
     local::{CloseError, LocalJournal, Settings, Status, Surroundings},
 };
