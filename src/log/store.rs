@@ -131,6 +131,13 @@ impl Store {
         self.epoch
     }
 
+    /// Whether it is a replica, which may have yet to come to what others hold: a position of its epoch that lies ahead of it may well be one
+    /// that the shard has issued.
+    #[must_use]
+    pub const fn may_lag(&self) -> bool {
+        false
+    }
+
     /// Whether a position is of this shard's history, which has come to `last`.
     pub(super) fn has_been_at(&self, epoch: Epoch, position: Seq, last: Seq) -> bool {
         self.history.has(epoch, position, last)
@@ -278,9 +285,7 @@ pub enum StoreError {
 
 impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
-        Self {
-            cause: error.to_string(),
-        }
+        Self::failed(error)
     }
 }
 

@@ -1,18 +1,20 @@
 //! The contracts of the three ports, one suite each, and the implementations that are held to them.
 //!
 //! A suite knows nothing of what it tests but the port and a world to set it up in. `local` and `faults` add what only the implementations
-//! on this machine promise.
+//! on this machine promise, `failover` what only the log of several nodes does.
 
 mod bus;
+mod failover;
 mod faults;
 mod journal;
 mod local;
 mod log;
+mod remote;
 mod world;
 
 use tidings::bus::LocalBus;
 
-use self::local::LocalWorld;
+use self::{local::LocalWorld, remote::RemoteWorld};
 
 /// Runs each check of a suite as a test of its own, each in a world of its own.
 macro_rules! suite {
@@ -48,6 +50,22 @@ mod local_log {
     use super::*;
 
     suite!(log in LocalWorld::new();
+        pages_hold_what_was_appended,
+        large_payloads_come_back_whole,
+        other_histories_are_told_apart,
+        a_restart_is_no_other_history,
+        heads_tell_the_last_of_each_slot,
+        nothing_below_the_floor_is_read,
+        the_floor_keeps_what_is_young_enough,
+        the_floor_survives_a_restart,
+        times_are_located,
+    );
+}
+
+mod remote_log {
+    use super::*;
+
+    suite!(log in RemoteWorld::new();
         pages_hold_what_was_appended,
         large_payloads_come_back_whole,
         other_histories_are_told_apart,

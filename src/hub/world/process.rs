@@ -198,9 +198,7 @@ impl World {
 
     fn answer(&mut self, question: &Question) -> Answer {
         if self.chance(0.1) {
-            return Answer::Failed(ReadError {
-                cause: "a fault".to_owned(),
-            });
+            return Answer::Failed(ReadError::failed("a fault"));
         }
         let shard = match question {
             Question::Heads(shard) | Question::Locate(shard, _) => shard,

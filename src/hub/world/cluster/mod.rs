@@ -378,9 +378,7 @@ impl World {
                 }
             }
         }
-        Answer::Failed(ReadError {
-            cause: "nobody has it".to_owned(),
-        })
+        Answer::Failed(ReadError::failed("nobody has it"))
     }
 
     fn carry_out(&mut self, edge: usize) {
