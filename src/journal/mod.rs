@@ -4,11 +4,8 @@ mod clock;
 mod digest;
 mod disk;
 mod error;
-<<<<<<< HEAD
-mod lane;
-=======
 pub mod jetstream;
->>>>>>> jetstream
+mod lane;
 mod local;
 pub mod routed;
 pub mod service;

@@ -10,19 +10,13 @@ mod jetstream;
 mod journal;
 mod local;
 mod log;
-<<<<<<< HEAD
-mod members;
-mod nats;
-mod remote;
-mod routed;
-=======
 mod logs;
 mod members;
 mod nats;
 mod nats_connection;
 mod nats_losses;
 mod remote;
->>>>>>> jetstream
+mod routed;
 mod world;
 
 use tidings::bus::LocalBus;
@@ -32,10 +26,7 @@ use self::{
     local::LocalWorld,
     nats::{ServedBus, Version},
     remote::RemoteWorld,
-<<<<<<< HEAD
     routed::RoutedWorld,
-=======
->>>>>>> jetstream
 };
 
 /// Runs each check of a suite as a test of its own, each in a world of its own; one that is `None` has said why it is skipped.
