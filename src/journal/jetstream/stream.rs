@@ -552,5 +552,5 @@ mod tests {
         assert_ne!(epoch_of(1_795_167_246_902_718_613, ""), Epoch(PUBLISHED));
     }
 
-    const PUBLISHED: u32 = 0;
+    const PUBLISHED: u32 = 3_781_899_634;
 }
