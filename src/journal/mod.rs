@@ -5,14 +5,18 @@ mod digest;
 mod disk;
 mod error;
 pub mod jetstream;
+mod lane;
 mod local;
+pub mod routed;
+pub mod service;
+mod wire;
 mod writer;
 
 use futures::future::BoxFuture;
 
 pub use self::{
     digest::{digest, send_digests},
-    disk::{DiskFull, DiskProbe, DiskSpace},
+    disk::{Disk, DiskFull, DiskProbe, DiskSpace},
     error::{AppendError, Unavailable},
     local::{CloseError, LocalJournal, Settings, Status, Surroundings},
 };

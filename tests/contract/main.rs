@@ -16,6 +16,7 @@ mod nats;
 mod nats_connection;
 mod nats_losses;
 mod remote;
+mod routed;
 mod world;
 
 use tidings::bus::LocalBus;
@@ -25,6 +26,7 @@ use self::{
     local::LocalWorld,
     nats::{ServedBus, Version},
     remote::RemoteWorld,
+    routed::RoutedWorld,
 };
 
 /// Runs each check of a suite as a test of its own, each in a world of its own; one that is `None` has said why it is skipped.
@@ -53,6 +55,42 @@ mod local_journal {
     use super::*;
 
     suite!(journal in LocalWorld::new();
+        what_was_acknowledged_survives_a_restart,
+        one_callers_appends_are_in_order,
+        all_topics_of_a_publish_are_next_to_each_other,
+        a_repeated_key_appends_nothing,
+        a_repeated_key_in_flight_appends_nothing,
+        a_key_is_known_after_a_restart,
+        a_key_is_forgotten_after_its_window,
+        time_never_goes_back,
+        what_is_announced_can_be_read,
+        announcements_go_on_after_a_restart,
+        a_dropped_ticket_changes_nothing,
+    );
+}
+
+mod routed_here {
+    use super::*;
+
+    suite!(journal in RoutedWorld::here();
+        what_was_acknowledged_survives_a_restart,
+        one_callers_appends_are_in_order,
+        all_topics_of_a_publish_are_next_to_each_other,
+        a_repeated_key_appends_nothing,
+        a_repeated_key_in_flight_appends_nothing,
+        a_key_is_known_after_a_restart,
+        a_key_is_forgotten_after_its_window,
+        time_never_goes_back,
+        what_is_announced_can_be_read,
+        announcements_go_on_after_a_restart,
+        a_dropped_ticket_changes_nothing,
+    );
+}
+
+mod routed_elsewhere {
+    use super::*;
+
+    suite!(journal in RoutedWorld::elsewhere();
         what_was_acknowledged_survives_a_restart,
         one_callers_appends_are_in_order,
         all_topics_of_a_publish_are_next_to_each_other,
