@@ -7,6 +7,7 @@ mod bus;
 mod failover;
 mod faults;
 mod jetstream;
+mod jetstream_faults;
 mod journal;
 mod local;
 mod log;
