@@ -44,7 +44,8 @@ impl MembershipSettings {
 /// Who is there: a state machine over the beats that are heard, one's own among them.
 ///
 /// - Who is silent for [`MembershipSettings::silence`] is gone. **Not while our own link is down:** then nobody is heard, and the view
-///   stays as it is. When the link is back everyone has a full silence to be heard again. It is down in the beginning.
+///   stays as it is. When the link is back everyone has a full silence to be heard again. It is down in the beginning. That time passed
+///   without a call, half a silence or more, means that we were not running ourselves: it counts as a broken link.
 /// - Beats may be lost, repeated and late. Of a node the beat with the highest incarnation and number counts; whoever says that it is
 ///   leaving is gone at once, and what was sent before and comes later does not bring it back.
 /// - A node with another layout is a stranger; a name that an older incarnation goes on using is a conflict. Both are told, not solved.
@@ -55,6 +56,8 @@ pub struct Membership {
     settings: MembershipSettings,
     /// Since when our link is up.
     up: Option<Duration>,
+    /// When we were last called.
+    last: Duration,
     nodes: BTreeMap<Arc<str>, Node>,
     progress: Progress,
     view: Arc<View>,
@@ -81,6 +84,7 @@ impl Membership {
         Self {
             settings,
             up: None,
+            last: Duration::ZERO,
             nodes: BTreeMap::new(),
             progress: Progress::default(),
             view: Arc::new(View::empty(settings.layout)),
@@ -103,6 +107,7 @@ impl Membership {
 
     /// A beat was heard. While the link is down it is not: what the view is frozen against may not come in through the back door.
     pub fn beat(&mut self, now: Duration, beat: Beat) -> bool {
+        self.pass_to(now);
         if self.up.is_none() {
             return false;
         }
@@ -139,6 +144,7 @@ impl Membership {
 
     /// Time has passed. To be called about once a second.
     pub fn tick(&mut self, now: Duration) -> bool {
+        self.pass_to(now);
         let Some(up) = self.up else { return false };
         let silence = self.settings.silence;
         let before = self.nodes.len();
@@ -160,6 +166,14 @@ impl Membership {
         }
         let settles = !self.view.settled && now.saturating_sub(up) >= silence;
         (changed || settles) && self.replace_settled(self.view.settled || settles)
+    }
+
+    /// Time has passed. If much of it did at once, nobody could be heard in it.
+    fn pass_to(&mut self, now: Duration) {
+        let passed = now.saturating_sub(std::mem::replace(&mut self.last, now));
+        if self.up.is_some() && passed * 2 >= self.settings.silence {
+            self.up = Some(now);
+        }
     }
 
     fn replace(&mut self) -> bool {

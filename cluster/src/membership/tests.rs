@@ -53,6 +53,11 @@ fn membership() -> Membership {
     membership
 }
 
+/// Lets these seconds pass. Answers whether the view changed.
+fn ticks(membership: &mut Membership, seconds: std::ops::RangeInclusive<u64>) -> bool {
+    seconds.fold(false, |changed, second| membership.tick(at(second)) | changed)
+}
+
 fn names(membership: &Membership) -> Vec<&str> {
     membership.view().members().map(|member| &*member.node).collect()
 }
@@ -105,10 +110,22 @@ fn without_a_link_the_view_is_frozen_and_with_it_everyone_gets_a_full_silence() 
     assert!(!membership.beat(at(1_000), gone), "nothing is heard without a link");
     assert!(!membership.link(at(2_000), true));
     assert!(!membership.beat(at(2_001), beat("a", 1, 3)));
-    assert!(!membership.tick(at(2_004)));
+    assert!(!ticks(&mut membership, 2_001..=2_004));
     assert_eq!(names(&membership), ["a", "b"]);
     membership.tick(at(2_005));
     assert_eq!(names(&membership), ["a"]);
+}
+
+#[test]
+fn who_was_suspended_does_not_take_all_others_for_gone() {
+    let mut membership = membership();
+    membership.beat(at(1), beat("a", 1, 1));
+    membership.beat(at(1), beat("b", 1, 1));
+    assert!(!membership.tick(at(1_000)));
+    assert!(!membership.beat(at(1_000), beat("a", 1, 2)));
+    assert!(!ticks(&mut membership, 1_000..=1_004));
+    assert!(ticks(&mut membership, 1_005..=1_005));
+    assert_eq!(names(&membership), [""; 0]);
 }
 
 #[test]
@@ -132,6 +149,7 @@ fn late_and_repeated_beats_change_nothing() {
         membership.view().conflicts().is_empty(),
         "one that died may be heard for a moment"
     );
+    ticks(&mut membership, 4..=6);
     // What is late does not count as a sign of life.
     assert!(!membership.beat(at(7), draining(5)));
     membership.tick(at(8));
@@ -204,7 +222,7 @@ fn another_layout_is_a_stranger() {
         (vec!["a"], 0)
     );
     assert!(membership.beat(at(4), strange(5, 65)));
-    assert!(membership.tick(at(9)));
+    assert!(ticks(&mut membership, 5..=9));
     assert_eq!(membership.view().strangers(), []);
 }
 
@@ -235,7 +253,7 @@ fn it_is_settled_when_everyone_had_time_to_be_heard() {
     membership.beat(at(101), beat("a", 1, 1));
     membership.link(at(103), false);
     membership.link(at(104), true);
-    membership.tick(at(108));
+    ticks(&mut membership, 105..=108);
     assert!(!membership.view().is_settled());
     membership.beat(at(108), beat("a", 1, 2));
     assert!(membership.tick(at(109)));
