@@ -6,7 +6,7 @@ mod publish;
 mod silence;
 pub mod wire;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::Subject;
 use futures::future::BoxFuture;
@@ -23,7 +23,7 @@ use self::{
 use super::{Announcement, Bus, Digest, Line, LocalBus, Notice};
 use crate::{
     model::{Event, Slot},
-    nats::{Nats, Subjects},
+    nats::{Nats, RoundTripError, Subjects},
 };
 
 /// Carries notices between the processes of a cluster over core NATS.
@@ -43,6 +43,7 @@ pub struct NatsBus {
     follows: Arc<Follows>,
     outgoing: Outgoing,
     tasks: Vec<AbortHandle>,
+    nats: Nats,
 }
 
 /// Notices that wait to be sent at most.
@@ -69,7 +70,23 @@ impl NatsBus {
             follows,
             outgoing,
             tasks: tasks.iter().map(JoinHandle::abort_handle).collect(),
+            nats: nats.clone(),
         }
+    }
+
+    /// Waits until what was announced has arrived at the server, so that a process that ends takes no announcement with it. What is
+    /// announced after that may still be lost.
+    ///
+    /// # Errors
+    /// If there is no connection, or it takes too long.
+    pub async fn flush(&self, patience: Duration) -> Result<(), RoundTripError> {
+        let flush = async {
+            self.outgoing.flush().await;
+            self.nats.round_trip(patience).await
+        };
+        tokio::time::timeout(patience, flush)
+            .await
+            .unwrap_or(Err(RoundTripError::TimedOut(patience)))
     }
 }
 
