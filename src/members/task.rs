@@ -18,7 +18,7 @@ use crate::nats::{Nats, Seldom};
 /// How often a node tells of itself.
 const BEAT: Duration = Duration::from_secs(1);
 /// The least time between two beats that others ask for: many may come at once.
-const ASKED: Duration = Duration::from_millis(100);
+const ASKED: Duration = Duration::from_millis(250);
 /// How long the client may take to take a message; it has more to say later.
 const COMMAND: Duration = Duration::from_millis(500);
 /// How long the server may take to take the last beat.

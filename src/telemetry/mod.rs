@@ -4,14 +4,10 @@ use std::io;
 
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt as _};
 
-/// The client library tells of every attempt to connect. `tidings::nats` tells of each change once, with what to do.
-const NATS_CLIENT: &str = "async_nats";
-
 /// How log lines are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Which lines: directives such as `info` or `tidings::edge=debug,warn`. Those of the NATS client are left out unless they are asked for,
-    /// by `async_nats=debug`.
+    /// Which lines: directives such as `info` or `tidings::edge=debug,warn`.
     pub filter: String,
     /// As JSON, one object per line, rather than for people.
     pub json: bool,
@@ -22,10 +18,7 @@ pub struct Settings {
 /// # Errors
 /// If the directives cannot be read, or lines are being written already.
 pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
-    let mut filter = EnvFilter::try_new(&settings.filter)?;
-    if !settings.filter.contains(NATS_CLIENT) {
-        filter = filter.add_directive(format!("{NATS_CLIENT}=off").parse()?);
-    }
+    let filter = EnvFilter::try_new(&settings.filter)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
