@@ -62,4 +62,9 @@ impl Holders {
     pub fn of(&self, shard: Shard) -> &[Holder] {
         self.shards.get(&shard).map_or(&[], Vec::as_slice)
     }
+
+    /// All holders; one that holds several shards, once for each.
+    pub fn all(&self) -> impl Iterator<Item = &Holder> {
+        self.shards.values().flatten()
+    }
 }
