@@ -153,9 +153,12 @@ async fn silence_is_taken_for_a_server_that_is_cut_off() {
         .await
         .expect("in time")
         .expect("open");
-    until(&mut *line, is_doubt).await;
     nats.round_trip(PATIENCE).await.expect("there and back");
     assert_ne!(nats.server().expect("connected").server_name, name);
+    // Again and again, so that followers ask the log.
+    for _ in 0..8 {
+        until(&mut *line, is_doubt).await;
+    }
     until_carried(&bus, &mut *line, 2).await;
 }
 

@@ -31,7 +31,7 @@ const BATCH: usize = 256;
 const BEFORE_DIGEST: usize = 16 << 10;
 /// How often it looks whether all is well.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often followers ask the log while there is no connection.
+/// How often followers ask the log while nothing can be heard.
 const DOUBT: Duration = Duration::from_secs(1);
 /// How long a server may take to take the subscriptions back after a reconnect.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -114,17 +114,16 @@ impl Listener {
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
-                    if !link.borrow().up {
+                    let up = link.borrow().up;
+                    if !up || !self.follows.any() {
                         silence.excused(now);
-                        if now.duration_since(doubted) >= DOUBT {
-                            doubted = now;
-                            self.local.doubt();
-                        }
-                    } else if !self.follows.any() {
-                        silence.excused(now);
-                    } else if silence.lasts_too_long(now) {
-                        warn!("no digest was heard for seconds, leaving this nats server for another");
+                    }
+                    if (!up || silence.is_long(now)) && now.duration_since(doubted) >= DOUBT {
+                        doubted = now;
                         self.local.doubt();
+                    }
+                    if silence.is_too_long(now) {
+                        warn!("no digest was heard for seconds, leaving this nats server for another");
                         self.nats.reconnect().await;
                     }
                 }

@@ -35,8 +35,9 @@ use crate::{
 ///
 /// [`Notice::Unverified`] is said to every line when the connection to NATS was made anew (once the server has the subscriptions again), when
 /// messages came too fast, when the server is about to end or complains, when this process announced faster than NATS took it, and about
-/// every second while there is no connection: so followers still get what the log has. When no digest of any shard was heard for three
-/// seconds, the server is taken to hang or to be cut off, and is left for another.
+/// every second while there is no connection or no digest of any shard was heard for three seconds: so followers still get what the log
+/// has. A server that is silent for so long is taken to hang or to be cut off, and is left for another; if that does not help, ever more
+/// rarely, down to every thirty seconds.
 #[derive(Debug)]
 pub struct NatsBus {
     local: Arc<LocalBus>,
