@@ -33,6 +33,8 @@ const BEFORE_DIGEST: usize = 16 << 10;
 const LOOK: Duration = Duration::from_millis(250);
 /// How often followers ask the log while nothing can be heard.
 const DOUBT: Duration = Duration::from_secs(1);
+/// The least time between two doubts of the connection: each lost message may be one, and each asks the log.
+const BETWEEN_DOUBTS: Duration = Duration::from_millis(200);
 /// How long a server may take to take the subscriptions back after a reconnect.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -108,8 +110,8 @@ impl Listener {
                     settling = None;
                     self.local.doubt();
                 }
-                Ok(()) = doubts.changed() => {
-                    doubts.mark_unchanged();
+                Ok(()) = doubts.changed(), if doubted.elapsed() >= BETWEEN_DOUBTS => {
+                    doubted = Instant::now();
                     self.local.doubt();
                 }
                 _ = look.tick() => {
