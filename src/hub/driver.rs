@@ -171,6 +171,7 @@ async fn ask(log: Arc<dyn Log>, ticket: Ticket, question: Question, attempt: u32
     let answer = match question {
         Question::Heads(shard) => log.heads(shard).await.map(Answer::Heads),
         Question::Replay(request) => log.replay(request).await.map(Answer::Replay),
+        Question::Fill(request) => log.fill(request).await.map(Answer::Replay),
         Question::Locate(shard, time) => log.locate(shard, time).await.map(Answer::Located),
     };
     let answer = answer.unwrap_or_else(|error| {
