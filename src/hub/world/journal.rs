@@ -174,7 +174,7 @@ impl Journal {
                 let after = located.max(Seq(self.floor.0 - 1));
                 Answer::Located(Located { epoch, after })
             }
-            Question::Replay(request) => {
+            Question::Replay(request) | Question::Fill(request) => {
                 let positions = || request.topics.iter().map(|&(_, after)| after);
                 let first = positions().min().expect("one topic at least");
                 if positions().any(|position| !self.has(request.epoch, position)) {

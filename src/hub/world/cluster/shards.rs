@@ -86,7 +86,7 @@ impl Shards {
     pub(super) fn answer(&mut self, question: &Question, node: u16) -> Option<Answer> {
         let answer = self.held(shard_of(question), node).answer(question);
         match (question, &answer) {
-            (Question::Replay(request), Answer::Replay(Replay::Forked { epoch, .. })) if *epoch == request.epoch => {
+            (Question::Replay(request) | Question::Fill(request), Answer::Replay(Replay::Forked { epoch, .. })) if *epoch == request.epoch => {
                 None
             }
             _ => Some(answer),
@@ -97,6 +97,6 @@ impl Shards {
 pub(super) const fn shard_of(question: &Question) -> Shard {
     match question {
         Question::Heads(shard) | Question::Locate(shard, _) => *shard,
-        Question::Replay(request) => request.shard,
+        Question::Replay(request) | Question::Fill(request) => request.shard,
     }
 }
