@@ -4,6 +4,7 @@ mod clock;
 mod digest;
 mod disk;
 mod error;
+pub mod jetstream;
 mod lane;
 mod local;
 pub mod routed;

@@ -1,6 +1,9 @@
-//! The log of this process' own store.
+//! The log of this process' own stores.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use futures::future::BoxFuture;
 use tokio::{runtime::Handle, sync::Semaphore};
@@ -11,46 +14,81 @@ use super::{
 };
 use crate::model::{Shard, UnixMillis};
 
-/// Reads the store of one shard.
+/// Reads the stores of the shards that this node holds.
 ///
 /// Reading a disk blocks, so reads run on the blocking threads of a runtime of their own choice and whoever asks only awaits. A bounded
-/// number run at once; the others wait in the order they came.
+/// number run at once, over all shards; the others wait in the order they came.
+///
+/// Which shards it holds may change: one that is being rebuilt is not held ([`ReadError::NotHeld`]) until it can be trusted. A copy of what
+/// others hold too is to be held only once it is known to be of the present epoch, and let go when it can no longer follow: whoever asks goes
+/// to another node then, and would be kept waiting otherwise.
 #[derive(Debug)]
 pub struct LocalLog {
-    store: Arc<Store>,
+    stores: RwLock<BTreeMap<Shard, Arc<Store>>>,
     runtime: Handle,
-    reads: Arc<Semaphore>,
+    replays: Arc<Semaphore>,
+    fills: Arc<Semaphore>,
 }
 
 impl LocalLog {
-    /// A log of a store. `concurrent_reads`: how many reads run at once, on blocking threads of `runtime`.
+    /// A log of one store. `concurrent_reads`: how many reads run at once, on blocking threads of `runtime`.
     #[must_use]
     pub fn new(store: Arc<Store>, runtime: Handle, concurrent_reads: usize) -> Self {
+        let log = Self::empty(runtime, concurrent_reads);
+        log.hold(store);
+        log
+    }
+
+    /// A log that holds no shard yet.
+    #[must_use]
+    pub fn empty(runtime: Handle, concurrent_reads: usize) -> Self {
+        let at_once = |reads: usize| Arc::new(Semaphore::new(reads.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
-            store,
+            stores: RwLock::default(),
             runtime,
-            reads: Arc::new(Semaphore::new(concurrent_reads.clamp(1, Semaphore::MAX_PERMITS))),
+            replays: at_once(concurrent_reads),
+            // Few, since one read fills a slot for all who are live in it.
+            fills: at_once(concurrent_reads / 4),
         }
+    }
+
+    /// Holds a shard from now on. Whatever store it held of it until now is returned; reads of that which are under way go on.
+    pub fn hold(&self, store: Arc<Store>) -> Option<Arc<Store>> {
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        stores.insert(store.shard(), store)
+    }
+
+    /// Does not hold a shard any more.
+    pub fn let_go(&self, shard: Shard) -> Option<Arc<Store>> {
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        stores.remove(&shard)
+    }
+
+    /// The store of a shard, if it is held.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn store(&self, shard: Shard) -> Result<Arc<Store>, ReadError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.get(&shard).cloned().ok_or(ReadError::NotHeld(shard))
     }
 
     fn read<T: Send + 'static>(
         &self,
         shard: Shard,
+        reads: &Arc<Semaphore>,
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, ReadError>> {
-        let (store, runtime, reads) = (Arc::clone(&self.store), self.runtime.clone(), Arc::clone(&self.reads));
+        let (store, runtime, reads) = (self.store(shard), self.runtime.clone(), Arc::clone(reads));
         Box::pin(async move {
-            held(&store, shard)?;
-            let failed = |error: &dyn std::error::Error| ReadError {
-                cause: error.to_string(),
-            };
-            let turn = reads.acquire_owned().await.map_err(|error| failed(&error))?;
+            let store = store?;
+            let turn = reads.acquire_owned().await.map_err(ReadError::failed)?;
             let reading = runtime.spawn_blocking(move || {
                 // Held here rather than outside: a read whose asker is gone still takes a thread.
                 let _turn = turn;
                 read(&store)
             });
-            Ok(reading.await.map_err(|error| failed(&error))??)
+            Ok(reading.await.map_err(ReadError::failed)??)
         })
     }
 }
@@ -58,31 +96,25 @@ impl LocalLog {
 impl Log for LocalLog {
     fn heads(&self, shard: Shard) -> BoxFuture<'static, Result<Heads, ReadError>> {
         // From memory: nothing blocks.
-        let heads = held(&self.store, shard).map(|()| self.store.heads());
+        let heads = self.store(shard).map(|store| store.heads());
         Box::pin(std::future::ready(heads))
     }
 
     fn replay(&self, request: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>> {
-        self.read(request.shard, move |store| store.replay(&request))
+        self.read(request.shard, &self.replays, move |store| store.replay(&request))
+    }
+
+    fn fill(&self, request: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>> {
+        self.read(request.shard, &self.fills, move |store| store.replay(&request))
     }
 
     fn locate(&self, shard: Shard, time: UnixMillis) -> BoxFuture<'static, Result<Located, ReadError>> {
-        self.read(shard, move |store| {
+        self.read(shard, &self.replays, move |store| {
             let after = store.locate(time)?;
             Ok(Located {
                 epoch: store.heads().epoch,
                 after,
             })
-        })
-    }
-}
-
-fn held(store: &Store, shard: Shard) -> Result<(), ReadError> {
-    if store.shard() == shard {
-        Ok(())
-    } else {
-        Err(ReadError {
-            cause: format!("this node holds shard {} and not shard {shard}", store.shard()),
         })
     }
 }

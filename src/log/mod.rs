@@ -6,11 +6,13 @@ mod history;
 mod keys;
 mod local;
 mod options;
+mod remote;
 mod replay;
 mod retention;
 pub mod service;
 mod store;
 mod value;
+mod wire;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,8 +20,10 @@ use futures::future::BoxFuture;
 
 pub(crate) use self::batch::{Appended, Batch};
 pub use self::{
-    format::{FORMAT, OpenError},
+    format::{FORMAT, Home, OpenError},
     local::LocalLog,
+    options::StoreMemory,
+    remote::{RemoteLog, RemoteSettings},
     retention::{Retention, keep},
     store::{Store, StoreError},
     value::ValueError,
@@ -30,14 +34,24 @@ use crate::model::{Epoch, Event, Seq, Shard, Slot, Topic, UnixMillis};
 ///
 /// - **Complete:** a page holds every event of its topics after each one's position up to `up_to`, in sequence order, each once.
 /// - **Fresh:** once an append has resolved and been announced, a read begun afterwards may still lag behind it (a node that holds the shard applies
-///   it a little later) but never goes backwards by itself; embedded, it does not lag.
-/// - **Honest:** positions below the floor, of another epoch, or ahead of anything the shard ever issued are said, never papered over.
+///   it a little later) but never goes backwards by itself: heads are at least what had been answered when they were asked for. Embedded, it
+///   does not lag.
+/// - **Honest:** positions below the floor, of another epoch, or ahead of anything the shard ever issued are said, never papered over. Who
+///   holds a copy that may lag cannot tell a position that was never issued from one that it has yet to come to: it answers with an empty page
+///   up to where it is, which is below the position. The reader waits.
+///
+/// Where reads are bounded, they have their turn in the order in which they were asked for, and `heads` never wait for replays.
 pub trait Log: Send + Sync + 'static {
     /// How far a shard and its slots have come.
     fn heads(&self, shard: Shard) -> BoxFuture<'static, Result<Heads, ReadError>>;
 
     /// One page of the events of some topics.
     fn replay(&self, request: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>>;
+
+    /// The same, for those who are live and missed something: where reads wait for their turn, these do not wait for those of [`Log::replay`].
+    fn fill(&self, request: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>> {
+        self.replay(request)
+    }
 
     /// Where everything at or after `time` stands; never before what is kept. Coarse: up to a second of earlier events may follow it too.
     fn locate(&self, shard: Shard, time: UnixMillis) -> BoxFuture<'static, Result<Located, ReadError>>;
@@ -117,8 +131,27 @@ pub struct Page {
 
 /// Why the log could not be read. Always worth another try.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the log cannot be read: {cause}")]
-pub struct ReadError {
-    /// What failed.
-    pub cause: String,
+pub enum ReadError {
+    /// Whoever was asked does not hold the shard. Another node may.
+    #[error("shard {0} is not held here: ask a node that holds it")]
+    NotHeld(Shard),
+    /// Whoever was asked has more to read than it may.
+    #[error("too much is being read here: ask another node that holds the shard, or later")]
+    Busy,
+    /// It did not work out.
+    #[error("the log cannot be read: {cause}")]
+    Failed {
+        /// What failed.
+        cause: String,
+    },
+}
+
+impl ReadError {
+    /// Something failed.
+    #[must_use]
+    pub fn failed(cause: impl ToString) -> Self {
+        Self::Failed {
+            cause: cause.to_string(),
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::model::{Epoch, Event, EventType, Seq, Topic, UnixMillis};
 
 impl Store {
     /// One page of the events of some topics.
-    pub(super) fn replay(&self, request: &ReplayRequest) -> Result<Replay, StoreError> {
+    pub(crate) fn replay(&self, request: &ReplayRequest) -> Result<Replay, StoreError> {
         self.replay_while(request, || {})
     }
 
@@ -29,7 +29,9 @@ impl Store {
     pub(super) fn replay_while(&self, request: &ReplayRequest, meanwhile: impl FnOnce()) -> Result<Replay, StoreError> {
         let last = self.head().last;
         let positions = || request.topics.iter().map(|&(_, after)| after);
-        if positions().any(|after| !self.has_been_at(request.epoch, after, last)) {
+        // It may well come to them yet; until then there is nothing after them.
+        let ahead = |after| self.may_lag() && request.epoch == self.epoch() && after > last;
+        if positions().any(|after| !ahead(after) && !self.has_been_at(request.epoch, after, last)) {
             return Ok(Replay::Forked {
                 epoch: self.epoch(),
                 last,
@@ -37,10 +39,12 @@ impl Store {
         }
         let gone = || {
             let floor = self.floor();
-            positions().any(|after| after.next() < floor).then_some(Replay::Gone {
-                epoch: self.epoch(),
-                floor,
-            })
+            positions()
+                .any(|after| after <= last && after.next() < floor)
+                .then_some(Replay::Gone {
+                    epoch: self.epoch(),
+                    floor,
+                })
         };
         if let Some(gone) = gone() {
             return Ok(gone);
@@ -75,7 +79,7 @@ impl<'a> Merge<'a> {
         let mut next = BinaryHeap::with_capacity(topics.len());
         let mut probe = db.walk(Column::Events, ReadOptions::default());
         for (index, (topic, after)) in topics.iter().enumerate() {
-            if *after == last {
+            if *after >= last {
                 continue;
             }
             probe.seek(keys::event(topic, after.next()));

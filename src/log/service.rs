@@ -3,29 +3,46 @@
 use std::sync::Arc;
 
 use tidings_proto::v1::{
-    Event as WireEvent, HeadsRequest, HeadsResponse, LocateRequest, LocateResponse, ReplayRequest as WireRequest,
-    ReplayResponse, TopicPosition,
+    HeadsRequest, HeadsResponse, LocateRequest, LocateResponse, ReplayRequest as WireRequest, ReplayResponse,
+    TopicPosition,
     log_server::{Log as Service, LogServer},
-    replay_response::{Fork, Gone, Page as WirePage, Result as WireResult},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
 
-use super::{Log, Page, ReadError, Replay, ReplayRequest};
-use crate::model::{Epoch, Event, Seq, Shard, Topic, UnixMillis};
+use super::{Log, ReadError, ReplayRequest, wire};
+use crate::model::{Epoch, Seq, Shard, Topic, UnixMillis};
 
 /// The most events of one page.
 const MAX_EVENTS: u32 = 10_000;
 /// Where a page ends at the latest, in bytes of payload. It may go over by one event.
 const MAX_BYTES: u64 = 2 * 1024 * 1024;
+/// The most reads that are under way or wait for their turn at once. More are refused: another node may be less busy.
+const MAX_READS: usize = 512;
 
 /// The service, ready to be served.
 #[must_use]
 pub fn service(log: Arc<dyn Log>) -> LogServer<impl Service> {
-    LogServer::new(LogService { log })
+    LogServer::new(LogService::new(log))
 }
 
 struct LogService {
     log: Arc<dyn Log>,
+    places: Semaphore,
+}
+
+impl LogService {
+    fn new(log: Arc<dyn Log>) -> Self {
+        Self {
+            log,
+            places: Semaphore::new(MAX_READS),
+        }
+    }
+
+    /// A place among the reads that are under way or wait for their turn. Heads need none.
+    fn place(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.places.try_acquire().map_err(|_| unreadable(ReadError::Busy))
+    }
 }
 
 #[tonic::async_trait]
@@ -33,31 +50,25 @@ impl Service for LogService {
     async fn heads(&self, request: Request<HeadsRequest>) -> Result<Response<HeadsResponse>, Status> {
         let shard = shard(request.get_ref().shard)?;
         let heads = self.log.heads(shard).await.map_err(unreadable)?;
-        Ok(Response::new(HeadsResponse {
-            epoch: heads.epoch.0,
-            last: heads.last.0,
-            floor: heads.floor.0,
-            slots: heads.slots.iter().map(|(slot, seq)| (slot.0, seq.0)).collect(),
-        }))
+        Ok(Response::new(wire::from_heads(&heads)))
     }
 
     async fn replay(&self, request: Request<WireRequest>) -> Result<Response<ReplayResponse>, Status> {
-        let request = replay_request(request.into_inner())?;
-        let result = match self.log.replay(request).await.map_err(unreadable)? {
-            Replay::Page(page) => WireResult::Page(wire_page(&page)),
-            Replay::Gone { epoch, floor } => WireResult::Gone(Gone {
-                epoch: epoch.0,
-                floor: floor.0,
-            }),
-            Replay::Forked { epoch, last } => WireResult::Forked(Fork {
-                epoch: epoch.0,
-                last: last.0,
-            }),
+        let _place = self.place()?;
+        let request = request.into_inner();
+        let live = request.live;
+        let request = replay_request(request)?;
+        let replay = if live {
+            self.log.fill(request).await
+        } else {
+            self.log.replay(request).await
         };
-        Ok(Response::new(ReplayResponse { result: Some(result) }))
+        let replay = replay.map_err(unreadable)?;
+        Ok(Response::new(wire::from_replay(&replay)))
     }
 
     async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateResponse>, Status> {
+        let _place = self.place()?;
         let request = request.into_inner();
         let shard = shard(request.shard)?;
         let time = UnixMillis(request.time_ms);
@@ -92,7 +103,7 @@ fn replay_request(request: WireRequest) -> Result<ReplayRequest, Status> {
         return Err(Status::invalid_argument(message));
     }
     let max_events = request.max_events.clamp(1, MAX_EVENTS);
-    let max_bytes = request.max_bytes.clamp(1, MAX_BYTES);
+    let max_bytes = request.max_bytes.min(MAX_BYTES);
     Ok(ReplayRequest {
         shard: shard(request.shard)?,
         epoch: Epoch(request.epoch),
@@ -102,27 +113,14 @@ fn replay_request(request: WireRequest) -> Result<ReplayRequest, Status> {
     })
 }
 
-fn wire_page(page: &Page) -> WirePage {
-    WirePage {
-        events: page.events.iter().map(|event| wire_event(event)).collect(),
-        up_to: page.up_to.0,
-        epoch: page.epoch.0,
-    }
-}
-
-fn wire_event(event: &Event) -> WireEvent {
-    WireEvent {
-        topic: event.topic.as_str().to_owned(),
-        r#type: event.event_type.as_ref().map_or_else(String::new, ToString::to_string),
-        data: (*event.data).to_owned(),
-        time_ms: event.time.0,
-        sequence: event.seq.map_or(0, |seq| seq.0),
-    }
-}
-
-/// Always worth another try, here or on another node that holds the shard.
+/// What the client is to make of it: ask another, ask later, or either.
 fn unreadable(error: ReadError) -> Status {
-    Status::unavailable(error.to_string())
+    let message = error.to_string();
+    match error {
+        ReadError::NotHeld(_) => Status::failed_precondition(message),
+        ReadError::Busy => Status::resource_exhausted(message),
+        ReadError::Failed { .. } => Status::unavailable(message),
+    }
 }
 
 #[cfg(test)]
@@ -130,12 +128,16 @@ mod tests {
     use std::{collections::HashMap, sync::Mutex};
 
     use futures::future::BoxFuture;
+    use tidings_proto::v1::{
+        Event as WireEvent,
+        replay_response::{Fork, Gone, Page as WirePage, Result as WireResult},
+    };
     use tonic::Code;
 
     use super::*;
     use crate::{
-        log::{Heads, Located},
-        model::{EventType, Slot},
+        log::{Heads, Located, Page, Replay},
+        model::{Event, EventType, Slot},
     };
 
     /// Answers each replay with the same, and remembers what was asked.
@@ -174,7 +176,7 @@ mod tests {
             replay,
             asked: Mutex::default(),
         });
-        (log.clone(), LogService { log })
+        (log.clone(), LogService::new(log))
     }
 
     fn forked() -> Result<Replay, ReadError> {
@@ -197,6 +199,7 @@ mod tests {
                 .collect(),
             max_events: u32::MAX,
             max_bytes: 0,
+            live: false,
         }
     }
 
@@ -272,7 +275,7 @@ mod tests {
                 epoch: Epoch(7),
                 topics: ["a", "b"].map(|topic| (Topic::parse(topic).unwrap(), Seq(4))).into(),
                 max_events: 10_000,
-                max_bytes: 1,
+                max_bytes: 0,
             };
             assert_eq!(*log.asked.lock().unwrap(), [expected]);
         }
@@ -290,11 +293,14 @@ mod tests {
             assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         }
         assert!(log.asked.lock().unwrap().is_empty());
-        let (_, service) = fixed(Err(ReadError { cause: "x".into() }));
-        let status = service.replay(Request::new(asking(&["a"]))).await.unwrap_err();
-        assert_eq!(
-            (status.code(), status.message()),
-            (Code::Unavailable, "the log cannot be read: x")
-        );
+        for (error, code) in [
+            (ReadError::failed("x"), Code::Unavailable),
+            (ReadError::NotHeld(Shard(1)), Code::FailedPrecondition),
+            (ReadError::Busy, Code::ResourceExhausted),
+        ] {
+            let (_, service) = fixed(Err(error.clone()));
+            let status = service.replay(Request::new(asking(&["a"]))).await.unwrap_err();
+            assert_eq!((status.code(), status.message()), (code, &*error.to_string()));
+        }
     }
 }

@@ -25,6 +25,11 @@ pub(crate) trait World: Send + Sync {
     /// Ends it.
     fn stop(&self, node: Node) -> impl Future<Output = ()> + Send;
 
+    /// Whether its log reads a copy, which cannot tell a position that was never issued from one it has yet to come to.
+    fn may_lag(&self) -> bool {
+        false
+    }
+
     /// Sets the clock.
     fn set_time(&self, now: UnixMillis);
 

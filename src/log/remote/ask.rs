@@ -1,0 +1,432 @@
+//! A question to the holders of a shard: to the best of them, then to the next, until one has an answer that counts.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tidings_proto::v1::{HeadsRequest, LocateRequest, log_client::LogClient};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+use tonic::{Code, Status, transport::Channel};
+
+use super::{
+    Counters, RemoteSettings,
+    hedging::Hedging,
+    peers::{Peer, Peers},
+    view::{Known, View, Worth},
+};
+use crate::{
+    log::{Heads, Located, ReadError, Replay, ReplayRequest, wire},
+    members::Holders,
+    model::{Epoch, Shard, UnixMillis},
+};
+
+/// The largest answer that is taken, in bytes: a page, whose last event may go over its bound.
+const MAX_ANSWER: usize = 16 << 20;
+/// How long bad news waits for somebody who knows better.
+const CONFIRM: Duration = Duration::from_secs(1);
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(super) enum Question {
+    Heads(Shard),
+    Replay { request: Arc<ReplayRequest>, live: bool },
+    Locate(Shard, UnixMillis),
+}
+
+impl Question {
+    fn shard(&self) -> Shard {
+        match self {
+            Self::Heads(shard) | Self::Locate(shard, _) => *shard,
+            Self::Replay { request, .. } => request.shard,
+        }
+    }
+}
+
+/// What is answered, of the same kind.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    Heads(Heads),
+    Replay(Replay),
+    Located(Located),
+}
+
+impl Answer {
+    pub(super) const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Heads(heads) => heads.epoch,
+            Self::Replay(Replay::Page(page)) => page.epoch,
+            Self::Replay(Replay::Gone { epoch, .. } | Replay::Forked { epoch, .. }) => *epoch,
+            Self::Located(located) => located.epoch,
+        }
+    }
+}
+
+/// An answer that cannot be one to what was asked.
+pub(super) fn another_kind() -> ReadError {
+    ReadError::failed("the answer is of another kind than the question")
+}
+
+/// Who is asked, and what is known of them.
+#[derive(Debug)]
+pub(super) struct Asking {
+    holders: watch::Receiver<Arc<Holders>>,
+    settings: RemoteSettings,
+    peers: Peers,
+    views: Mutex<HashMap<Shard, Arc<Mutex<View>>>>,
+    /// Of heads, which take no time, and of replays, which may.
+    hedging: [Mutex<Hedging>; 2],
+    counters: Counters,
+}
+
+impl Asking {
+    pub(super) fn new(holders: watch::Receiver<Arc<Holders>>, settings: RemoteSettings) -> Self {
+        let hedging = || Mutex::new(Hedging::new(settings.hedge_after, settings.hedge_share));
+        Self {
+            holders,
+            settings,
+            peers: Peers::default(),
+            views: Mutex::default(),
+            hedging: [hedging(), hedging()],
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether the heads of a shard should be asked for once more, because a page of it was empty: whoever gave it may lag, which shows only
+    /// when others tell how far they are. About once a second at most.
+    pub(super) fn should_compare(&self, shard: Shard, replay: &Replay) -> bool {
+        let empty = matches!(replay, Replay::Page(page) if page.events.is_empty());
+        let several = || self.holders.borrow().of(shard).len() > 1;
+        empty && several() && lock(&self.view(shard)).should_compare(Instant::now().into_std())
+    }
+
+    /// Asks for a page.
+    pub(super) async fn replay(&self, request: ReplayRequest, live: bool) -> Result<Replay, ReadError> {
+        let request = Arc::new(request);
+        match self.ask(Question::Replay { request, live }).await? {
+            Answer::Replay(replay) => Ok(replay),
+            Answer::Heads(_) | Answer::Located(_) => Err(another_kind()),
+        }
+    }
+
+    /// Asks whoever holds the shard, until there is an answer that counts, nobody is left, or the deadline is over.
+    pub(super) async fn ask(&self, question: Question) -> Result<Answer, ReadError> {
+        self.counters.questions.fetch_add(1, Ordering::Relaxed);
+        let answer = self.ask_all(&question).await;
+        if answer.is_err() {
+            self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn ask_all(&self, question: &Question) -> Result<Answer, ReadError> {
+        let shard = question.shard();
+        let view = self.view(shard);
+        let mut race = Race {
+            asking: self,
+            question,
+            known: lock(&view).known(),
+            view: &view,
+            holders: self.in_order(question),
+            asked: 0,
+            done: Vec::new(),
+            under_way: FuturesUnordered::new(),
+            heard: Heard::default(),
+        };
+        if race.holders.is_empty() {
+            let cause = format!("no node is known to hold shard {shard}: is an ingest node up that does?");
+            return Err(ReadError::Failed { cause });
+        }
+        race.run().await
+    }
+
+    /// The holders of a shard, the best to ask first: in the order in which they are told, but those last that failed or had too much to do.
+    fn in_order(&self, question: &Question) -> Vec<Arc<Peer>> {
+        let all = Arc::clone(&self.holders.borrow());
+        let mut peers = self.peers.of(all.of(question.shard()), &all);
+        if let (Question::Heads(_), 2..) = (question, peers.len()) {
+            // Each in its turn, so that it shows who lags.
+            let turn = self.counters.questions.load(Ordering::Relaxed);
+            let by = usize::try_from(turn % peers.len() as u64).unwrap_or_default();
+            peers.rotate_left(by);
+        }
+        let now = Instant::now().into_std();
+        peers.sort_by_cached_key(|peer| peer.health().rests(now));
+        peers
+    }
+
+    fn view(&self, shard: Shard) -> Arc<Mutex<View>> {
+        Arc::clone(lock(&self.views).entry(shard).or_default())
+    }
+
+    fn hedging(&self, question: &Question) -> MutexGuard<'_, Hedging> {
+        lock(&self.hedging[usize::from(!matches!(question, Question::Heads(_)))])
+    }
+}
+
+/// One question, on its way to one holder after the other.
+struct Race<'a> {
+    asking: &'a Asking,
+    question: &'a Question,
+    known: Known,
+    view: &'a Mutex<View>,
+    holders: Vec<Arc<Peer>>,
+    /// How many of them have been asked, and which of those have answered, or failed.
+    asked: usize,
+    done: Vec<usize>,
+    under_way: FuturesUnordered<Attempt<'a>>,
+    heard: Heard,
+}
+
+type Attempt<'a> = Pin<Box<dyn Future<Output = (usize, Instant, Result<Answer, Refused>)> + Send + 'a>>;
+
+/// What was heard that is not simply passed on.
+#[derive(Default)]
+struct Heard {
+    /// The best of what is passed on if nobody knows better.
+    poor: Option<Answer>,
+    /// Whoever answered with another epoch, and what.
+    disputed: Vec<(usize, Answer)>,
+    /// Why the others have no answer.
+    causes: Vec<String>,
+}
+
+impl Race<'_> {
+    async fn run(&mut self) -> Result<Answer, ReadError> {
+        let begin = Instant::now();
+        let deadline = begin + self.asking.settings.deadline;
+        self.asking.hedging(self.question).asked();
+        self.ask_next();
+        let mut hedge = pin!(sleep_until(begin + self.patience()));
+        let mut give_up = pin!(sleep_until(deadline));
+        loop {
+            tokio::select! {
+                ended = self.under_way.next() => {
+                    let Some((holder, begun, result)) = ended else { break };
+                    if let Some(answer) = self.ended(holder, begun, result) {
+                        return Ok(answer);
+                    }
+                    self.ask_next();
+                    if self.heard.poor.is_some() {
+                        let latest = (Instant::now() + CONFIRM).min(give_up.deadline());
+                        give_up.as_mut().reset(latest);
+                    }
+                }
+                () = &mut hedge, if self.asked < self.holders.len() => {
+                    if self.may_hedge() {
+                        self.asking.counters.hedges.fetch_add(1, Ordering::Relaxed);
+                        self.ask_next();
+                    }
+                    hedge.as_mut().reset(Instant::now() + self.patience());
+                }
+                () = &mut give_up => {
+                    self.heard.causes.push("no more answers in time".to_owned());
+                    break;
+                }
+            }
+        }
+        self.settle()
+    }
+
+    fn patience(&self) -> Duration {
+        self.asking.hedging(self.question).after()
+    }
+
+    /// Whether the next one may be asked though the one before may yet answer: for a share of the questions, and whenever all that were asked
+    /// have failed others meanwhile, or say nothing to anyone.
+    fn may_hedge(&self) -> bool {
+        let (now, patience) = (Instant::now().into_std(), self.patience());
+        let all_fail = self.holders[..self.asked].iter().all(|peer| {
+            let health = peer.health();
+            health.rests(now) || health.hangs(now, patience)
+        });
+        all_fail || self.asking.hedging(self.question).may_hedge()
+    }
+
+    fn ask_next(&mut self) {
+        let Some(peer) = self.holders.get(self.asked).cloned() else {
+            return;
+        };
+        let holder = self.asked;
+        self.asked += 1;
+        self.asking.counters.attempts.fetch_add(1, Ordering::Relaxed);
+        let (question, patience) = (self.question.clone(), self.asking.settings.attempt);
+        self.under_way.push(Box::pin(async move {
+            let begun = Instant::now();
+            peer.health().asked(begun.into_std());
+            let answer = match peer.channel() {
+                Err(cause) => Err(Refused::Failed(cause)),
+                Ok(channel) => match timeout(patience, put(channel, &question)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(Refused::Failed(format!("no answer within {patience:?}"))),
+                },
+            };
+            (holder, begun, answer)
+        }));
+    }
+
+    /// What an attempt came to: the answer, if it counts.
+    fn ended(&mut self, holder: usize, begun: Instant, result: Result<Answer, Refused>) -> Option<Answer> {
+        let peer = Arc::clone(&self.holders[holder]);
+        let now = Instant::now();
+        self.done.push(holder);
+        let answer = match result {
+            Ok(answer) => {
+                peer.health().answered();
+                answer
+            }
+            Err(refused) => {
+                match &refused {
+                    Refused::NotHeld(_) => peer.health().answered(),
+                    Refused::Busy(_) => peer.health().busy(now.into_std()),
+                    Refused::Failed(_) => peer.health().failed(now.into_std()),
+                }
+                if !matches!(refused, Refused::Busy(_)) {
+                    lock(self.view).silent(&peer.node);
+                }
+                self.heard.causes.push(format!("{}: {refused}", peer.node));
+                return None;
+            }
+        };
+        match self.worth(holder, &answer) {
+            Worth::Good => {
+                let patience = self.patience();
+                self.asking.hedging(self.question).answered(now - begun);
+                // Those that were asked before, and have yet to answer.
+                for (slow, peer) in self.holders[..holder].iter().enumerate() {
+                    if !self.done.contains(&slow) {
+                        peer.health().outrun(now.into_std(), patience);
+                    }
+                }
+                return Some(answer);
+            }
+            Worth::Poor => self.heard.poor(answer),
+            Worth::Behind => self
+                .heard
+                .causes
+                .push(format!("{} is behind what was known", peer.node)),
+            Worth::Disputed => {
+                self.heard
+                    .causes
+                    .push(format!("{} is of epoch {}", peer.node, answer.epoch()));
+                self.heard.disputed.push((holder, answer));
+            }
+        }
+        None
+    }
+
+    fn worth(&self, holder: usize, answer: &Answer) -> Worth {
+        let nodes: Vec<_> = self.holders.iter().map(|peer| Arc::clone(&peer.node)).collect();
+        lock(self.view).answered(&nodes[holder], &nodes, self.known, self.question, answer)
+    }
+
+    /// All who could be asked have been heard: what counts now?
+    fn settle(&mut self) -> Result<Answer, ReadError> {
+        // Whoever stood against another epoch may have gone on to it, or fallen silent, while the others were asked.
+        for (holder, answer) in std::mem::take(&mut self.heard.disputed) {
+            match self.worth(holder, &answer) {
+                Worth::Good => return Ok(answer),
+                Worth::Poor => self.heard.poor(answer),
+                Worth::Behind => {}
+                Worth::Disputed => self.heard.disputed.push((holder, answer)),
+            }
+        }
+        let knows_the_position =
+            |answer: &Answer| matches!(answer, Answer::Replay(Replay::Page(_) | Replay::Gone { .. }));
+        // Of an epoch that may yet turn out to be the present one.
+        let better = self
+            .heard
+            .disputed
+            .iter()
+            .any(|(_, answer)| knows_the_position(answer) && !lock(self.view).is_past(answer.epoch()));
+        match self.heard.poor.take() {
+            Some(answer) if knows_the_position(&answer) || !better => Ok(answer),
+            _ => Err(ReadError::Failed {
+                cause: format!(
+                    "shard {}, of those that hold it: {}",
+                    self.question.shard(),
+                    self.heard.causes.join("; ")
+                ),
+            }),
+        }
+    }
+}
+
+impl Heard {
+    /// Keeps the better of two answers: a page, of pages the one that goes further; then what says that the least is gone.
+    fn poor(&mut self, answer: Answer) {
+        let rank = |answer: &Answer| match answer {
+            Answer::Replay(Replay::Page(page)) => (2, page.up_to.0),
+            Answer::Replay(Replay::Gone { floor, .. }) => (1, u64::MAX - floor.0),
+            _ => (0, 0),
+        };
+        if self.poor.as_ref().is_none_or(|poor| rank(poor) < rank(&answer)) {
+            self.poor = Some(answer);
+        }
+    }
+}
+
+/// Puts a question to one node.
+async fn put(channel: Channel, question: &Question) -> Result<Answer, Refused> {
+    let mut client = LogClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+    match question {
+        Question::Heads(shard) => {
+            let request = HeadsRequest { shard: shard.0.into() };
+            let heads = client.heads(request).await?.into_inner();
+            Ok(Answer::Heads(wire::to_heads(*shard, heads)))
+        }
+        Question::Replay { request, live } => {
+            let response = client.replay(wire::from_request(request, *live)).await?.into_inner();
+            let replay = wire::to_replay(request, response).map_err(|bad| Refused::Failed(bad.to_string()))?;
+            Ok(Answer::Replay(replay))
+        }
+        Question::Locate(shard, time) => {
+            let request = LocateRequest {
+                shard: shard.0.into(),
+                time_ms: time.0,
+            };
+            let located = client.locate(request).await?.into_inner();
+            Ok(Answer::Located(wire::to_located(located)))
+        }
+    }
+}
+
+/// Why a node has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Refused {
+    /// It does not hold the shard.
+    #[error("{0}")]
+    NotHeld(String),
+    /// It has too much to do.
+    #[error("{0}")]
+    Busy(String),
+    /// It failed, or cannot be reached.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        let message = status.message().to_owned();
+        match status.code() {
+            Code::FailedPrecondition => Self::NotHeld(message),
+            Code::ResourceExhausted => Self::Busy(message),
+            code => Self::Failed(format!("{code:?}: {message}")),
+        }
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
