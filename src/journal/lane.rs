@@ -92,8 +92,8 @@ impl Lane {
     }
 }
 
-/// Whether another holder of the shard may take what was refused so before it had its place.
-fn is_for_another(error: &AppendError) -> bool {
+/// Whether another holder of the shard may take what this one refuses so.
+pub(super) const fn is_for_another(error: &AppendError) -> bool {
     match error {
         AppendError::Closed | AppendError::ReadOnly { .. } | AppendError::DiskFull(_) => true,
         AppendError::Unavailable { cause, .. } => !matches!(cause, Unavailable::NoQuorum { .. }),

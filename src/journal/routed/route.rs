@@ -14,7 +14,10 @@ use super::{
     target::{Event, Remote, Target},
 };
 use crate::{
-    journal::{AppendError, Journal, Unavailable, lane::Lane},
+    journal::{
+        AppendError, Journal, Unavailable,
+        lane::{Lane, is_for_another},
+    },
     members::{Holder, Holders},
     model::Shard,
 };
@@ -194,11 +197,17 @@ impl Route {
                 biased;
                 event = target.next() => match event {
                     Event::Room => {}
-                    Event::Outcome(outcome) => if self.order.answer(outcome) {
-                        self.is_well();
-                    } else {
-                        return self.broken(&target, "it answered what it was not asked".to_owned());
-                    },
+                    Event::Outcome(outcome) => {
+                        let refused = outcome.as_ref().is_err_and(is_for_another);
+                        if !self.order.answer(outcome) {
+                            return self.broken(&target, "it answered what it was not asked".to_owned());
+                        }
+                        if !refused {
+                            self.is_well();
+                        } else if !leaving {
+                            leaving = self.turn_from(&target);
+                        }
+                    }
                     Event::Ended(error) => {
                         self.order.not_taken();
                         self.failed.insert(self.name_of(&target));
@@ -237,6 +246,13 @@ impl Route {
             .broken(target.cut(), &format!("the connection to node {node} broke: {cause}"));
         self.failed.insert(node.clone());
         End::Failed(self.unavailable(Unavailable::Unreachable { node, cause }))
+    }
+
+    /// Whether there is another one to turn to from a target that refuses what it had taken. What it refused is answered: it may not overtake
+    /// what the target has taken since.
+    fn turn_from(&mut self, target: &Target) -> bool {
+        self.failed.insert(self.name_of(target));
+        self.candidates().iter().any(|candidate| !self.has_failed(candidate))
     }
 
     /// Whether a target should be left for another.

@@ -13,7 +13,7 @@ use tidings::{
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{
-    memory::{Memory, Refusing},
+    memory::{Memory, Refusing, RefusingLater},
     owner::{Owner, holders},
     proxy::Proxy,
 };
@@ -350,6 +350,30 @@ async fn what_this_node_may_not_take_goes_to_another() {
     // With nobody else its reason is given.
     let alone = append(&routed(&holders([]), impatient()), publish(&["a"], "x")).await;
     assert_eq!(alone, Err(behind));
+}
+
+#[tokio::test]
+async fn what_this_node_refuses_too_late_is_answered_and_what_follows_goes_to_another() {
+    let journal = Memory::new();
+    let other = owner("other", &journal).await;
+    let known = holders([(SHARD, vec![other.holder()])]);
+    let no_nats = AppendError::Unavailable {
+        shard: SHARD,
+        cause: Unavailable::NoNats {
+            cause: "no route".to_owned(),
+        },
+    };
+    let local: Arc<dyn Journal> = Arc::new(RefusingLater(no_nats.clone()));
+    let routed = Routed::start(
+        "here",
+        one_shard(),
+        [(SHARD, local)].into(),
+        &known.subscribe(),
+        patient(),
+    );
+    assert_eq!(append(&routed, publish(&["a"], "first")).await, Err(no_nats));
+    append(&routed, publish(&["a"], "second")).await.expect("durable");
+    assert_eq!(journal.data(), ["second"]);
 }
 
 #[tokio::test]
