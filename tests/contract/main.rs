@@ -66,6 +66,7 @@ mod local_journal {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 
@@ -84,6 +85,7 @@ mod routed_here {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 
@@ -102,6 +104,7 @@ mod routed_elsewhere {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 
@@ -152,6 +155,7 @@ mod jetstream_journal {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 

@@ -429,3 +429,24 @@ async fn a_closed_one_answers_what_it_took_and_takes_no_more() {
     ticket.await.expect("durable");
     close.await.expect("no panic").expect("closed");
 }
+
+#[tokio::test]
+async fn nodes_that_divide_the_topics_otherwise_do_not_take_each_others_events() {
+    let journal = Memory::new();
+    let other = Layout::new(8, 2).expect("valid");
+    let held = [
+        (Shard(0), journal.clone() as Arc<dyn Journal>),
+        (Shard(1), journal.clone()),
+    ]
+    .into();
+    let there = Owner::start("there", other, held).await;
+    let known = holders([(SHARD, vec![there.holder()])]);
+    let routed = routed(&known, impatient());
+    let odd = (0..)
+        .map(|number| format!("t{number}"))
+        .find(|topic| other.shard(other.slot(topic)) == 1)
+        .expect("one of many");
+    let error = append(&routed, publish(&[&odd], "x")).await.expect_err("refused");
+    assert!(error.to_string().contains("`cluster.shards`"), "{error}");
+    assert!(journal.data().is_empty());
+}
