@@ -24,6 +24,7 @@ fn publish(publisher: usize) -> Publish {
         event_type: None,
         data: "x".repeat(PAYLOAD_BYTES).into(),
         key: None,
+        deadline: None,
     }
 }
 

@@ -3,14 +3,21 @@
 mod clock;
 mod digest;
 mod disk;
+mod error;
+pub mod jetstream;
+mod lane;
 mod local;
+pub mod routed;
+pub mod service;
+mod wire;
 mod writer;
 
 use futures::future::BoxFuture;
 
 pub use self::{
     digest::{digest, send_digests},
-    disk::{DiskFull, DiskProbe, DiskSpace},
+    disk::{Disk, DiskFull, DiskProbe, DiskSpace},
+    error::{AppendError, Unavailable},
     local::{CloseError, LocalJournal, Settings, Status, Surroundings},
 };
 use crate::model::{Publish, Seq};
@@ -46,29 +53,4 @@ pub struct Placed {
     pub seq: Seq,
     /// Whether the key was known: the sequence is the first one's, and nothing was appended.
     pub repeated: bool,
-}
-
-/// Why an event was not appended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The disk is nearly full.
-    #[error(
-        "{0}: free some space, shorten the retention, or raise `journal.disk_high_water_percent` if it is the mark that was passed"
-    )]
-    DiskFull(DiskFull),
-    /// A write failed earlier: nothing more is written, so that what was acknowledged stays true. Reading goes on.
-    #[error("this node refuses writes since one failed ({cause}): see to its disk, then restart it")]
-    ReadOnly {
-        /// What failed.
-        cause: String,
-    },
-    /// The node is stopping.
-    #[error("this node is shutting down: publish to another, or again when it is back")]
-    Closed,
-    /// The write was under way when it failed: the event may or may not be durable.
-    #[error("the write failed under way ({cause}), the outcome is unknown: publish again with the same key")]
-    Unknown {
-        /// What failed.
-        cause: String,
-    },
 }

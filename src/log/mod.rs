@@ -22,8 +22,9 @@ pub(crate) use self::batch::{Appended, Batch};
 #[cfg(test)]
 pub(crate) use self::remote::{HolderAnswer, HolderQuestion, ShardView, Weighing};
 pub use self::{
-    format::{FORMAT, OpenError},
+    format::{FORMAT, Home, OpenError},
     local::LocalLog,
+    options::StoreMemory,
     remote::{RemoteLog, RemoteSettings},
     retention::{Retention, keep},
     store::{Store, StoreError},
