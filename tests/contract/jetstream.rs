@@ -14,7 +14,7 @@ use futures::{StreamExt as _, future::BoxFuture};
 use tidings::{
     bus::{Bus, LocalBus, nats::wire},
     journal::{
-        DiskSpace, Surroundings,
+        Disk, DiskSpace,
         jetstream::{Home, Replica, Settings, State, Status, StreamSettings},
     },
     log::{Heads, LocalLog, Located, Log, ReadError, Replay, ReplayRequest, Retention, StoreMemory},
@@ -51,7 +51,6 @@ pub(crate) fn holder_settings(node: &str, stream: StreamSettings) -> Settings {
         key_window: KEY_WINDOW,
         patience: Duration::from_secs(30),
         max_in_flight: 4_096,
-        disk_high_water_percent: 100,
         retention: None,
         loss_confirmed_after: Duration::from_secs(2),
     }
@@ -76,15 +75,13 @@ impl Holder {
             memory: StoreMemory::new(1 << 20),
         };
         let path = dir.to_path_buf();
-        let surroundings = Surroundings {
-            clock: Box::new(move || match &clock {
-                Some(clock) => UnixMillis(clock.load(Ordering::SeqCst)),
-                None => UnixMillis::now(),
-            }),
-            disk: Box::new(move || DiskSpace::of(&path)),
-        };
+        let disk = Disk::new(Box::new(move || DiskSpace::of(&path)), 100, 1);
+        let clock = Box::new(move || match &clock {
+            Some(clock) => UnixMillis(clock.load(Ordering::SeqCst)),
+            None => UnixMillis::now(),
+        });
         let replica =
-            Replica::start(nats, Arc::clone(&log), settings, home, surroundings).expect("a directory of its own");
+            Replica::start(nats, Arc::clone(&log), settings, home, clock, &disk).expect("a directory of its own");
         Self {
             nats: nats.clone(),
             replica,

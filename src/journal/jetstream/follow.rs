@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream::RawMessageErrorKind};
 
 use super::{
     apply::{self, Applied},
     progress::Progress,
     pull::{Pull, PullError},
     sightings::Sightings,
-    stream::{Checked, Names, StreamError, epoch, look},
+    stream::{Checked, Names, StreamError, epoch, look, told},
 };
 use crate::{
     log::{Store, StoreError},
@@ -92,9 +92,9 @@ impl Follower<'_> {
             let Some(oldest) = messages.first() else {
                 continue;
             };
-            // Between what was applied and what is there now nothing can be had: else it would have been delivered.
             let next = self.store.head().last.next();
             if is_first && oldest.seq > next {
+                self.confirm_gone(next).await?;
                 self.leave_out(Seq(oldest.seq.0 - 1)).await?;
             }
             is_first = false;
@@ -137,6 +137,18 @@ impl Follower<'_> {
         }
     }
 
+    /// Asks the leader whether a message that was not delivered is not there either: a server that is itself still catching up may lack it.
+    async fn confirm_gone(&self, seq: Seq) -> Result<(), Ended> {
+        let again = |cause: String| Ended::Again { cause };
+        let stream = self.context.get_stream_no_info(self.names.stream()).await;
+        let stream = stream.map_err(|error| again(error.to_string()))?;
+        match stream.get_raw_message(seq.0).await {
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(()),
+            Err(error) => Err(again(told(&error))),
+            Ok(_) => Err(again(format!("message {seq} is in the stream and was not delivered"))),
+        }
+    }
+
     async fn leave_out(&self, last: Seq) -> Result<(), Ended> {
         tracing::warn!(
             stream = self.names.stream(), applied = %self.store.head().last, gone_up_to = %last,
@@ -158,7 +170,10 @@ impl Follower<'_> {
 
     /// Asks the leader again and again, until it says that the stream is another one, or lost something.
     async fn ask(&self) -> Ended {
-        let mut shorter_since: Option<Instant> = None;
+        let (mut shorter_since, mut missing_since) = (None::<Instant>, None::<Instant>);
+        let lasts = |since: &mut Option<Instant>, now: Instant| {
+            now.duration_since(*since.get_or_insert(now)) >= self.loss_confirmed_after
+        };
         // What the leader said, and when it was asked, until that has been applied.
         let mut said: Option<(Seq, Instant)> = None;
         loop {
@@ -167,11 +182,11 @@ impl Follower<'_> {
             match look(self.context, self.names).await {
                 Ok(info) if epoch(&info) != self.store.epoch() => return Ended::OtherStream,
                 Ok(info) => {
+                    missing_since = None;
                     let last = Seq(info.state.last_sequence);
                     self.progress.leader_said(last);
                     if last < applied {
-                        let since = *shorter_since.get_or_insert(asked_at);
-                        if asked_at.duration_since(since) >= self.loss_confirmed_after {
+                        if lasts(&mut shorter_since, asked_at) {
                             return Ended::Diverged {
                                 cause: format!("the stream ends at {last}, and {applied} was applied"),
                             };
@@ -182,7 +197,12 @@ impl Follower<'_> {
                         said.get_or_insert((last, asked_at));
                     }
                 }
-                Err(StreamError::Missing { .. }) => return Ended::OtherStream,
+                Err(error @ StreamError::Missing { .. }) => {
+                    if lasts(&mut missing_since, asked_at) {
+                        return Ended::OtherStream;
+                    }
+                    self.progress.trouble(&error.to_string());
+                }
                 Err(error) => self.progress.trouble(&error.to_string()),
             }
             if let Some((last, at)) = said

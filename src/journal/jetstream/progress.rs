@@ -32,6 +32,11 @@ pub enum State {
     Starting,
     /// It follows the stream, however far behind.
     Following,
+    /// The stream is not as it has to be: nothing is appended, and reading goes on if it ever began.
+    Unusable {
+        /// What is wrong, and what to do.
+        cause: String,
+    },
     /// It holds what the stream does not: the stream has lost what it acknowledged. Nothing more is applied, appended or read here.
     Diverged {
         /// Where they differ, and what to do.

@@ -26,7 +26,7 @@ use super::{
     writer::{Session, Writer, behind, not_now, unavailable},
 };
 use crate::{
-    journal::{AppendError, CloseError, Journal, Surroundings, Ticket, Unavailable, clock::Clock, disk::DiskGauge},
+    journal::{AppendError, CloseError, Disk, Journal, Ticket, Unavailable, clock::Clock},
     log::{LocalLog, OpenError, Retention, Store, StoreMemory, keep},
     model::{Layout, Publish, Shard, UnixMillis},
     nats::Nats,
@@ -37,7 +37,7 @@ const QUEUE_BYTES: usize = 64 << 20;
 /// How long an answer of `JetStream` may take, other than to an append.
 const ASKING: Duration = Duration::from_secs(2);
 /// How long it waits before it begins again, at first and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// What is said of a replica that diverged.
 const DIVERGED: &str = "the stream has lost events that were acknowledged, so this replica is neither followed nor read: find out what was lost (the other holders' logs may say the same), then have all holders begin a new epoch from what the stream holds, with another number in `nats stream edit";
 
@@ -54,8 +54,6 @@ pub struct Settings {
     pub patience: Duration,
     /// At most this many appends wait to be appended.
     pub max_in_flight: usize,
-    /// Nothing is appended here while the disk is fuller than this, in per cent, or less than [`Store::RESERVE`] is left on it.
-    pub disk_high_water_percent: u8,
     /// What is kept of the replica, and how often that is applied; nothing is dropped without.
     pub retention: Option<(Retention, Duration)>,
     /// For how long a stream that is said to be shorter than what was applied has to be said so before it is believed.
@@ -87,7 +85,7 @@ pub struct Replica {
     room: Arc<Semaphore>,
     patience: Duration,
     furthest_behind: Duration,
-    disk: DiskGauge,
+    disk: Disk,
     progress: Arc<Progress>,
     session: watch::Receiver<Option<Session>>,
     stop: CancellationToken,
@@ -105,7 +103,8 @@ impl Replica {
         log: Arc<LocalLog>,
         settings: Settings,
         home: Home,
-        surroundings: Surroundings,
+        clock: Box<dyn Fn() -> UnixMillis + Send>,
+        disk: &Disk,
     ) -> Result<Arc<Self>, OpenError> {
         Store::claim_replica(&home.dir, home.layout, home.shard)?;
         let shard = home.shard;
@@ -127,7 +126,7 @@ impl Replica {
             progress: Arc::clone(&progress),
             status: progress.watch(),
             sightings: Arc::clone(&sightings),
-            clock: Clock::new(surroundings.clock),
+            clock: Clock::new(clock),
             key_window: settings.key_window,
             furthest_behind,
             known: Known::default(),
@@ -141,7 +140,7 @@ impl Replica {
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             patience: settings.patience,
             furthest_behind,
-            disk: DiskGauge::new(surroundings.disk, settings.disk_high_water_percent, Store::RESERVE),
+            disk: disk.clone(),
             progress: Arc::clone(&progress),
             session,
             stop: stop.clone(),
@@ -224,7 +223,7 @@ impl Replica {
                 },
             ));
         }
-        self.disk.check().map_err(AppendError::DiskFull)
+        self.disk.0.check().map_err(AppendError::DiskFull)
     }
 }
 
@@ -251,7 +250,7 @@ impl Journal for Replica {
                     waited: since.elapsed(),
                 })
             })?;
-            self.disk.wrote(cost as u64);
+            self.disk.0.wrote(cost as u64);
             let (reply, answer) = oneshot::channel();
             place.send(Waiting {
                 publish,
@@ -306,7 +305,7 @@ impl Keeper {
                     break;
                 }
             }
-            if begun.elapsed() > PAUSES.1 {
+            if begun.elapsed() > 5 * PAUSES.1 {
                 pause = PAUSES.0;
             }
             tokio::select! {
@@ -324,8 +323,11 @@ impl Keeper {
         let found = match ensure(&self.context, &self.names, &self.settings.stream).await {
             Ok(found) => found,
             Err(error) => {
-                if !matches!(error, StreamError::NoAnswer { .. } | StreamError::NoLeader { .. }) {
+                if error.is_for_the_operator() {
                     self.tell(error.to_string());
+                    self.progress.turn(State::Unusable {
+                        cause: error.to_string(),
+                    });
                 }
                 return Again::soon(error);
             }

@@ -464,6 +464,19 @@ pub enum StreamError {
     },
 }
 
+impl StreamError {
+    /// Whether it stays so until somebody does something about it.
+    pub(super) const fn is_for_the_operator(&self) -> bool {
+        match self {
+            Self::NoAnswer {
+                is_without_jetstream, ..
+            } => *is_without_jetstream,
+            Self::TooOld(_) | Self::NotMade { .. } | Self::Differs { .. } => true,
+            Self::NoLeader { .. } | Self::Missing { .. } => false,
+        }
+    }
+}
+
 /// What to do about differences.
 pub(super) fn advice(stream: &str, differences: &[Difference]) -> String {
     let edits: Option<Vec<_>> = differences
@@ -552,5 +565,5 @@ mod tests {
         assert_ne!(epoch_of(1_795_167_246_902_718_613, ""), Epoch(PUBLISHED));
     }
 
-    const PUBLISHED: u32 = 0;
+    const PUBLISHED: u32 = 3_781_899_634;
 }

@@ -406,6 +406,7 @@ pub(super) fn not_now(shard: Shard, status: &Status) -> AppendError {
         State::Closed => AppendError::Closed,
         State::Failed { cause } => AppendError::ReadOnly { cause: cause.clone() },
         State::Diverged { cause } => unavailable(shard, Unavailable::Diverged { cause: cause.clone() }),
+        State::Unusable { cause } => unavailable(shard, Unavailable::Unusable { cause: cause.clone() }),
         State::Starting | State::Following => unavailable(
             shard,
             Unavailable::NoNats {
