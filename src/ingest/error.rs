@@ -129,6 +129,7 @@ impl IngestError {
                     Unavailable::CatchingUp { .. } => (5, "catching_up"),
                     Unavailable::Diverged { .. } => (30, "diverged"),
                     Unavailable::NoNats { .. } => (1, "no_nats"),
+                    Unavailable::Unusable { .. } => (30, "unusable_stream"),
                     Unavailable::NoQuorum { .. } => (1, "no_quorum"),
                 };
                 row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(wait), label)

@@ -134,6 +134,12 @@ pub enum Unavailable {
         /// What failed.
         cause: String,
     },
+    /// Its stream is not what it has to be, or cannot be made.
+    #[error("{cause}; until then nothing is published to it")]
+    Unusable {
+        /// What is wrong, and what to do.
+        cause: String,
+    },
     /// The stream has no leader.
     #[error(
         "its stream has no leader ({cause}): see that most of the NATS servers that hold it run; an election takes a few seconds"

@@ -4,6 +4,7 @@ mod clock;
 mod digest;
 mod disk;
 mod error;
+pub mod jetstream;
 mod lane;
 mod local;
 pub mod routed;
@@ -15,7 +16,7 @@ use futures::future::BoxFuture;
 
 pub use self::{
     digest::{digest, send_digests},
-    disk::{DiskFull, DiskProbe, DiskSpace},
+    disk::{Disk, DiskFull, DiskProbe, DiskSpace},
     error::{AppendError, Unavailable},
     local::{CloseError, LocalJournal, Settings, Status, Surroundings},
 };

@@ -25,7 +25,7 @@ use crate::model::{Layout, Shard};
 /// How many appends of one stream may be under way.
 const IN_FLIGHT: usize = 4_096;
 /// How many bytes of payload they may have, before no further one is taken.
-const IN_FLIGHT_BYTES: usize = 16 << 20;
+const IN_FLIGHT_BYTES: usize = 8 << 20;
 
 /// The journals of the shards that this node holds.
 pub type Held = BTreeMap<Shard, Arc<dyn Journal>>;

@@ -122,6 +122,7 @@ pub(super) fn failure(error: &AppendError, node: &str) -> AppendFailure {
             Unavailable::CatchingUp { cause } => failed("catching_up", cause),
             Unavailable::Diverged { cause } => failed("diverged", cause),
             Unavailable::NoNats { cause } => failed("no_nats", cause),
+            Unavailable::Unusable { cause } => failed("unusable_stream", cause),
             Unavailable::NoQuorum { cause } => failed("no_quorum", cause),
         },
         AppendError::StreamFull { cause, .. } => failed("stream_full", cause),
@@ -162,6 +163,7 @@ pub(super) fn error(failure: AppendFailure, shard: Shard) -> AppendError {
         ("catching_up", _) => unavailable(Unavailable::CatchingUp { cause: at_node(cause) }),
         ("diverged", _) => unavailable(Unavailable::Diverged { cause: at_node(cause) }),
         ("no_nats", _) => unavailable(Unavailable::NoNats { cause: at_node(cause) }),
+        ("unusable_stream", _) => unavailable(Unavailable::Unusable { cause }),
         ("no_quorum", _) => unavailable(Unavailable::NoQuorum { cause }),
         ("stream_full", _) => AppendError::StreamFull { shard, cause },
         ("stream_refused", _) => AppendError::StreamRefused { shard, cause },
@@ -213,6 +215,7 @@ mod tests {
             }),
             unavailable(Unavailable::Leaving { node: node() }),
             unavailable(Unavailable::NotHeld { node: node() }),
+            unavailable(Unavailable::Unusable { cause: cause() }),
             unavailable(Unavailable::NoQuorum { cause: cause() }),
             AppendError::StreamFull {
                 shard: SHARD,

@@ -95,6 +95,14 @@ impl Store {
         Ok(Self::opened(dir, layout, shard, db, bounds, recovered, false))
     }
 
+    /// Checks that a directory can be used for the replica of a shard, and makes it if it is new.
+    ///
+    /// # Errors
+    /// As [`open_in`](Self::open_in).
+    pub fn claim_replica(dir: &Path, layout: Layout, shard: Shard) -> Result<(), OpenError> {
+        format::claim(dir, layout, Home::Replica, shard).map(drop)
+    }
+
     /// Opens a replica of what a `JetStream` stream holds, of the stream's epoch. What the directory has of another epoch is wiped: the stream
     /// is the truth, and the replica is made again from it.
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::claims::Claims;
+use super::{claims::Claims, cluster::Heard};
 use crate::{
     admin::{Health, Part},
     edge::EdgeHandle,
@@ -65,9 +65,10 @@ impl Health for ServeHealth {
     }
 }
 
-/// The health of an edge: it follows neither NATS nor the ingest nodes, since its streams go on without either.
+/// The health of an edge: once it has heard the cluster it follows neither NATS nor the ingest nodes, since its streams go on without either.
 pub(super) struct EdgeHealth {
     pub(super) edge: EdgeHandle,
+    pub(super) heard: Heard,
     pub(super) link: watch::Receiver<Link>,
     pub(super) draining: CancellationToken,
 }
@@ -78,10 +79,8 @@ impl Health for EdgeHealth {
     }
 
     fn parts(&self) -> Vec<Part> {
-        vec![
-            Part::deciding("streams", streams(&self.edge, &self.draining)),
-            nats(&self.link),
-        ]
+        let streams = streams(&self.edge, &self.draining).or_else(|| self.heard.why_not());
+        vec![Part::deciding("streams", streams), nats(&self.link)]
     }
 }
 
@@ -89,6 +88,7 @@ impl Health for EdgeHealth {
 pub(super) struct OwnerHealth {
     pub(super) journals: Vec<(Shard, Arc<LocalJournal>)>,
     pub(super) claims: watch::Receiver<Claims>,
+    pub(super) heard: Heard,
     pub(super) link: watch::Receiver<Link>,
     pub(super) draining: CancellationToken,
 }
@@ -100,7 +100,9 @@ impl OwnerHealth {
             let why_not = claimed.or_else(|| refusal(journal))?;
             Some(format!("shard {shard}: {why_not}"))
         };
-        draining(&self.draining).or_else(|| join(self.journals.iter().filter_map(of_shard)))
+        draining(&self.draining)
+            .or_else(|| self.heard.why_not())
+            .or_else(|| join(self.journals.iter().filter_map(of_shard)))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     NodeError,
     claims::{Claimable, Claims, watch_claims},
-    cluster,
+    cluster::{self, Heard},
     health::OwnerHealth,
     ingest::{Joined, Shards, spawn},
     opening,
@@ -145,6 +145,8 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
         move || members.tell()
     };
     background.spawn(watch_claims(members.view(), me.clone(), shards, claims, changed));
+    let heard = Heard::default();
+    background.spawn(heard.clone().listen(members.view(), joined.layout));
     let claimable = |owned: &Owned| {
         let journal = Claimable {
             shard: owned.shard(),
@@ -166,6 +168,7 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
             .map(|owned| (owned.shard(), owned.journal.clone()))
             .collect(),
         claims: claimed.clone(),
+        heard,
         link: joined.nats.link(),
         draining: joined.draining.clone(),
     };

@@ -6,11 +6,15 @@
 mod bus;
 mod failover;
 mod faults;
+mod jetstream;
 mod journal;
 mod local;
 mod log;
+mod logs;
 mod members;
 mod nats;
+mod nats_connection;
+mod nats_losses;
 mod remote;
 mod routed;
 mod world;
@@ -18,6 +22,7 @@ mod world;
 use tidings::bus::LocalBus;
 
 use self::{
+    jetstream::JetStreamWorld,
     local::LocalWorld,
     nats::{ServedBus, Version},
     remote::RemoteWorld,
@@ -120,6 +125,40 @@ mod remote_log {
     use super::*;
 
     suite!(log in RemoteWorld::new();
+        pages_hold_what_was_appended,
+        large_payloads_come_back_whole,
+        other_histories_are_told_apart,
+        a_restart_is_no_other_history,
+        heads_tell_the_last_of_each_slot,
+        nothing_below_the_floor_is_read,
+        the_floor_keeps_what_is_young_enough,
+        the_floor_survives_a_restart,
+        times_are_located,
+    );
+}
+
+mod jetstream_journal {
+    use super::*;
+
+    suite!(journal in JetStreamWorld::new();
+        what_was_acknowledged_survives_a_restart,
+        one_callers_appends_are_in_order,
+        all_topics_of_a_publish_are_next_to_each_other,
+        a_repeated_key_appends_nothing,
+        a_repeated_key_in_flight_appends_nothing,
+        a_key_is_known_after_a_restart,
+        a_key_is_forgotten_after_its_window,
+        time_never_goes_back,
+        what_is_announced_can_be_read,
+        announcements_go_on_after_a_restart,
+        a_dropped_ticket_changes_nothing,
+    );
+}
+
+mod jetstream_log {
+    use super::*;
+
+    suite!(log in JetStreamWorld::new();
         pages_hold_what_was_appended,
         large_payloads_come_back_whole,
         other_histories_are_told_apart,

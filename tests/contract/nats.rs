@@ -8,7 +8,7 @@ use tidings::{
     nats::{Auth, Link, Nats, Settings, Tls},
 };
 
-pub(crate) use self::server::{Server, Version};
+pub(crate) use self::server::{Cluster, Server, Version, an_address};
 
 #[path = "../nats/server.rs"]
 mod server;

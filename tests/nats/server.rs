@@ -72,7 +72,12 @@ impl Server {
 
     /// Starts a server alone, with JetStream; `settings` is more of its configuration file.
     pub(crate) fn start(version: Version, settings: &str) -> Option<Self> {
-        let mut server = Self::prepare("alone", version.program()?, an_address(), "", settings);
+        Self::start_at(version, an_address(), settings)
+    }
+
+    /// Starts a server alone, at this address: one that a certificate is for, say.
+    pub(crate) fn start_at(version: Version, address: Ipv4Addr, settings: &str) -> Option<Self> {
+        let mut server = Self::prepare("alone", version.program()?, address, "", settings);
         server.launch();
         server.log.wait_for("Server is ready");
         Some(server)

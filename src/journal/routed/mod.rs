@@ -17,6 +17,8 @@ mod peers;
 mod route;
 mod split;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -68,7 +70,7 @@ impl Default for Settings {
         Self {
             patience: Duration::from_secs(2),
             in_flight: 4_096,
-            in_flight_bytes: 16 << 20,
+            in_flight_bytes: 8 << 20,
             in_flight_at_a_node: 1_024,
             connect_within: Duration::from_secs(1),
             keep_alive_every: Duration::from_secs(1),

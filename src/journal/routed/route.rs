@@ -252,8 +252,8 @@ impl Route {
         }
     }
 
-    /// What is to be done when a target failed: nothing but to try the next, until all have failed; then a pause. Once the patience is over, what
-    /// waits is given up, and so is what comes during the pause: what comes after it is worth another try.
+    /// What is to be done when a target failed: nothing but to try the next, until all have failed; then a pause. If the patience is over by then,
+    /// what waits is given up, and so is what comes during the pause: what comes after it is worth another try.
     async fn in_trouble(&mut self, error: AppendError, since: Instant) {
         if self.order.is_empty() {
             return;
@@ -274,7 +274,6 @@ impl Route {
         });
         let all_failed = self.candidates().iter().all(|candidate| self.has_failed(candidate));
         if !all_failed {
-            self.give_up_if_due();
             return;
         }
         let pause = self.pause.mul_f64(rand::random_range(0.5..1.0));
