@@ -122,11 +122,12 @@ async fn link(address: Ipv4Addr, port: u16) -> Link {
     Link::to(SocketAddr::from((address, port))).await
 }
 
-/// A node and its links to each NATS server.
+/// A node, its links to each NATS server, and the one by which other nodes reach it.
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) node: Node,
     links: Vec<Link>,
+    inward: Link,
 }
 
 impl Member {
@@ -135,6 +136,11 @@ impl Member {
         for link in &self.links {
             link.set(state);
         }
+    }
+
+    /// Cuts or mends the way of other nodes to it: what they hand on to it, and what they read of its log.
+    pub(crate) fn inward(&self, state: State) {
+        self.inward.set(state);
     }
 
     /// Where it is reached.
@@ -169,10 +175,19 @@ impl World {
                 for server in &self.nats.servers {
                     links.push(link(server.address(), Server::CLIENTS).await);
                 }
+                let inward = Link::nowhere().await;
                 let setup = self.setup(role, &name, &links);
+                let setup = setup.set("cluster.advertise_grpc", &format!("http://{}", inward.address()));
                 starting.spawn(async move {
                     let node = setup.start().await;
-                    (role, Member { name, node, links })
+                    inward.lead_to(node.addresses().grpc);
+                    let member = Member {
+                        name,
+                        node,
+                        links,
+                        inward,
+                    };
+                    (role, member)
                 });
             }
         }
