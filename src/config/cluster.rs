@@ -113,7 +113,7 @@ pub struct Jetstream {
     /// For how long a stream keeps what it holds: what a wiped disk is filled from again.
     #[serde(with = "values::duration")]
     pub max_age: Duration,
-    /// How large one stream may be.
+    /// How large one stream may be: then it refuses what is new. Nothing: as large as its servers allow.
     pub max_bytes: Size,
     /// For how long a stream itself recognises a message that comes again.
     #[serde(with = "values::duration")]

@@ -116,7 +116,7 @@ impl Heard {
             self.0.store(true, Ordering::Relaxed);
         }
         // It is not taken back.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

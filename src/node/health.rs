@@ -1,15 +1,22 @@
 //! What a node says of itself on the admin port.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{claims::Claims, cluster::Heard};
+use super::{claims::Claims, cluster::Heard, replica::Held};
 use crate::{
     admin::{Health, Part},
     edge::EdgeHandle,
-    journal::{LocalJournal, Status},
+    journal::{
+        LocalJournal, Status,
+        jetstream::{self, State},
+    },
+    members::Holders,
     model::Shard,
     nats::Link,
 };
@@ -38,10 +45,13 @@ fn refusal(journal: &LocalJournal) -> Option<String> {
     }
 }
 
+/// What is said while NATS is away.
+const NO_NATS: &str = "there is no connection to NATS";
+
 /// A node goes on without NATS, and so would any other.
 fn nats(link: &watch::Receiver<Link>) -> Part {
     let away = !link.borrow().up;
-    Part::told("nats", away.then(|| "there is no connection to NATS".to_owned()))
+    Part::told("nats", away.then(|| NO_NATS.to_owned()))
 }
 
 /// The health of a node that does everything itself.
@@ -124,4 +134,75 @@ impl Health for OwnerHealth {
 fn join(reasons: impl Iterator<Item = String>) -> Option<String> {
     let reasons: Vec<_> = reasons.collect();
     (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// How far behind its stream a replica may be to count as ready.
+const LAG: Duration = Duration::from_secs(10);
+
+/// The health of an ingest node that keeps replicas of streams.
+pub(super) struct ReplicaHealth {
+    pub(super) held: Vec<Held>,
+    pub(super) holders: watch::Receiver<Arc<Holders>>,
+    pub(super) me: String,
+    pub(super) heard: Heard,
+    pub(super) link: watch::Receiver<Link>,
+    pub(super) draining: CancellationToken,
+}
+
+impl ReplicaHealth {
+    /// Publishing needs one node for each shard, not this one.
+    fn publishing(&self) -> Option<String> {
+        let holders = Arc::clone(&self.holders.borrow());
+        let of_shard = |held: &Held| {
+            let others = holders.of(held.shard).iter().filter(|holder| holder.node != self.me);
+            let why_not = held.replica.ready().err()?;
+            let is_elsewhere = others.into_iter().any(|holder| holder.writable);
+            (!is_elsewhere).then(|| format!("shard {}: {why_not}", held.shard))
+        };
+        let nats = || (!self.link.borrow().up).then(|| NO_NATS.to_owned());
+        draining(&self.draining)
+            .or_else(|| self.heard.why_not())
+            .or_else(nats)
+            .or_else(|| join(self.held.iter().filter_map(of_shard)))
+    }
+
+    fn log(&self) -> Option<String> {
+        let now = Instant::now();
+        let of_shard = |held: &Held| {
+            let status = held.replica.status().borrow().clone();
+            (!status.is_within(LAG, now)).then(|| format!("shard {}: {}", held.shard, lag(&status, now)))
+        };
+        draining(&self.draining).or_else(|| join(self.held.iter().filter_map(of_shard)))
+    }
+}
+
+/// What keeps a replica from being level.
+fn lag(status: &jetstream::Status, now: Instant) -> String {
+    let mut text = match &status.state {
+        State::Starting => "its stream has not been looked at yet".to_owned(),
+        State::Following => format!("{} events behind", status.messages_behind()),
+        State::Unusable { cause } | State::Diverged { cause } | State::Failed { cause } => cause.clone(),
+        State::Closed => "it is closed".to_owned(),
+    };
+    if let (State::Following, Some(behind)) = (&status.state, status.time_behind(now)) {
+        text.push_str(&format!(", as of {} seconds ago", behind.as_secs()));
+    }
+    if let Some(trouble) = &status.trouble {
+        text.push_str(&format!(" ({trouble})"));
+    }
+    text
+}
+
+impl Health for ReplicaHealth {
+    fn dead(&self) -> Option<String> {
+        None
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        vec![
+            Part::deciding("publishing", self.publishing()),
+            Part::deciding("log", self.log()),
+            nats(&self.link),
+        ]
+    }
 }

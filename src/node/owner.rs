@@ -24,10 +24,10 @@ use super::{
 use crate::{
     bus::Bus,
     config::Config,
-    journal::{LocalJournal, Status, Surroundings},
+    journal::{Disk, DiskSpace, LocalJournal, Status},
     log::{self, Home, LocalLog, Store, StoreMemory},
     members::HeldShard,
-    model::Shard,
+    model::{Shard, UnixMillis},
 };
 
 /// Opens, binds, builds and spawns.
@@ -93,9 +93,12 @@ impl Owned {
 fn write(config: &Config, stores: Vec<Arc<Store>>, bus: &Arc<dyn Bus>) -> (Result<Vec<Owned>, NodeError>, Journals) {
     let (mut owned, mut journals) = (Vec::new(), Journals::default());
     let mut failed = None;
+    let dir = config.data.dir.clone();
+    let probe = Box::new(move || DiskSpace::of(&dir));
+    let disk = Disk::new(probe, config.journal.disk_high_water_percent, stores.len());
     for store in stores {
-        let surroundings = Surroundings::real(store.dir());
-        match LocalJournal::start(store.clone(), bus.clone(), settings::journal(config), surroundings) {
+        let clock = Box::new(UnixMillis::now);
+        match LocalJournal::start_on(&disk, store.clone(), bus.clone(), settings::journal(config), clock) {
             Ok(journal) => {
                 journals.local.push(journal.clone());
                 owned.push(Owned { store, journal });
@@ -159,7 +162,10 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
     let shards = Shards {
         held: owned.iter().map(claimable).collect(),
         log: Arc::new(log),
-        journals: owned.iter().map(|owned| owned.journal.clone()).collect(),
+        journals: Journals {
+            local: owned.iter().map(|owned| owned.journal.clone()).collect(),
+            ..Journals::default()
+        },
         background,
     };
     let health = OwnerHealth {
