@@ -108,12 +108,6 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
             Size::mib(1),
             Size::gib(1 << 20),
         ),
-        (
-            "jetstream.max_bytes",
-            config.jetstream.max_bytes,
-            Size::mib(1),
-            Size::gib(1 << 20),
-        ),
     ] {
         if !(least..=most).contains(&size) {
             refuse(key, format!("must be \"{least}\" to \"{most}\", not \"{size}\""));

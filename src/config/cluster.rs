@@ -113,7 +113,7 @@ pub struct Jetstream {
     /// For how long a stream keeps what it holds: what a wiped disk is filled from again.
     #[serde(with = "values::duration")]
     pub max_age: Duration,
-    /// How large one stream may be.
+    /// How large one stream may be: then it refuses what is new. Nothing: as large as its servers allow.
     pub max_bytes: Size,
     /// For how long a stream itself recognises a message that comes again.
     #[serde(with = "values::duration")]
@@ -129,7 +129,7 @@ impl Default for Jetstream {
             replicas: 3,
             storage: Storage::File,
             max_age: Duration::from_secs(7 * 24 * 60 * 60),
-            max_bytes: Size::gib(10),
+            max_bytes: Size::NOTHING,
             duplicate_window: Duration::from_secs(2 * 60),
             patience: Duration::from_secs(15),
         }

@@ -291,7 +291,8 @@ impl Default for Drain {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
-    /// Which log lines are written: directives such as `info` or `tidings::edge=debug,warn`.
+    /// Which log lines are written: directives such as `info` or `tidings::edge=debug,warn`. What matters of the connection to NATS is told by
+    /// `tidings::nats`, not by the library.
     pub log: String,
     /// How log lines are written, on stderr.
     pub format: LogFormat,
@@ -300,7 +301,7 @@ pub struct Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
-            log: "info".to_owned(),
+            log: "info,async_nats=error".to_owned(),
             format: LogFormat::Text,
         }
     }

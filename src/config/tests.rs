@@ -325,3 +325,25 @@ fn an_ordinal_is_a_number_or_auto() {
         assert!(told.contains("neither a number"), "{told}");
     }
 }
+
+#[test]
+fn the_times_of_jetstream_fit_together() {
+    for (settings, wrong) in [
+        ("[jetstream]\nmax_bytes = \"10GiB\"", &[][..]),
+        ("[jetstream]\nmax_bytes = \"1KiB\"", &["jetstream.max_bytes"]),
+        ("[jetstream]\npatience = \"61s\"", &["jetstream.patience"]),
+        ("[jetstream]\nmax_age = \"1m\"", &["jetstream.duplicate_window"]),
+        ("[journal]\nkey_window = \"1m\"", &[]),
+        (
+            "[journal]\nkind = \"jetstream\"\nkey_window = \"1m\"",
+            &["journal.key_window"],
+        ),
+    ] {
+        let problems = problems(Role::Ingest, &format!("[cluster]\nordinal = 0\n{settings}\n"));
+        let keys: Vec<&str> = problems
+            .iter()
+            .filter_map(|problem| problem.split('`').nth(1))
+            .collect();
+        assert_eq!(keys, wrong, "{settings}: {problems:?}");
+    }
+}

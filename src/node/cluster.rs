@@ -3,7 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -91,6 +94,30 @@ fn routes(view: &View, link: Link, layout: Layout, me: &str) -> Routes {
         (true, true) => Sight::Clear,
     };
     Routes::new(layout, me, addresses.collect(), owner, sight)
+}
+
+/// Whether this node has heard its cluster since it started. Once it has, it goes on with what it knows, whatever it loses; before that it
+/// can do nothing that another node could not do better.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    /// Why the node is not ready yet, if it is not.
+    pub(super) fn why_not(&self) -> Option<String> {
+        let heard = self.0.load(Ordering::Relaxed);
+        (!heard).then(|| "the node has not heard the others yet: see whether it reaches NATS (`nats.urls`)".to_owned())
+    }
+
+    /// Waits until somebody is known to hold each shard, or until everybody has had the time to be heard.
+    pub(super) async fn listen(self, mut view: watch::Receiver<Arc<View>>, layout: Layout) {
+        let has_heard =
+            |view: &Arc<View>| view.is_settled() || (0..layout.shards()).all(|shard| !view.holders(shard).is_empty());
+        if view.wait_for(has_heard).await.is_ok() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        // It is not taken back.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The routes before anybody was heard.

@@ -7,7 +7,8 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, cluster,
+    NodeError,
+    cluster::{self, Heard},
     health::EdgeHealth,
     ports::Ports,
     running::{Journals, Node},
@@ -73,8 +74,11 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
 
     let mut background = JoinSet::new();
     background.spawn(cluster::keep_routes(members.view(), nats.link(), layout, name, routes));
+    let heard = Heard::default();
+    background.spawn(heard.clone().listen(members.view(), layout));
     let health = Arc::new(EdgeHealth {
         edge: edge.clone(),
+        heard,
         link: nats.link(),
         draining: draining.clone(),
     });

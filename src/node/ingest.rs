@@ -1,6 +1,6 @@
 //! `tidings ingest`: publishing, and the log of the shards that are placed on this node.
 //!
-//! What depends on the journal is in `owner`; this is what does not.
+//! What depends on the journal is in `owner` and `replica`; this is what does not.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     NodeError, cluster, owner,
     ports::Ports,
+    replica,
     running::{Journals, Node},
     serve::DIGEST_EVERY,
     settings,
@@ -21,7 +22,7 @@ use crate::{
     config::{Config, JournalKind},
     edge::limits,
     ingest::{self, Ingest, Services},
-    journal::{self, LocalJournal, routed::Routed, service::Held},
+    journal::{self, routed::Routed, service::Held},
     log::{self, Log},
     members::{Condition, HeldShard, Me, Members, Role},
     model::Layout,
@@ -32,7 +33,7 @@ use crate::{
 pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
     match config.journal.kind {
         JournalKind::Rocksdb => owner::start(config, signals).await,
-        JournalKind::Jetstream => Err(NodeError::NotSet("journal.kind")),
+        JournalKind::Jetstream => replica::start(config).await,
     }
 }
 
@@ -90,7 +91,7 @@ pub(super) struct Shards {
     /// What of them can be read.
     pub(super) log: Arc<dyn Log>,
     /// Those to be closed at the end.
-    pub(super) journals: Vec<Arc<LocalJournal>>,
+    pub(super) journals: Journals,
     /// What keeps them in order.
     pub(super) background: JoinSet<()>,
 }
@@ -145,7 +146,7 @@ pub(super) fn spawn(
         edge: None,
         journals: Journals {
             routed: Some(routed),
-            local: journals,
+            ..journals
         },
         members: Some(members),
         draining,

@@ -3,7 +3,7 @@
 //!
 //! `serve`, `edge` and `ingest` are the roles: each opens, builds, binds and spawns what it is made of, and hands over what is the same for
 //! all from then on, a `running` node. `cluster` is what the nodes of a cluster have in common; an `owner` is an ingest node whose shards are on
-//! its own disk.
+//! its own disk, a `replica` one that follows the streams of JetStream.
 
 mod claims;
 mod cluster;
@@ -13,6 +13,7 @@ mod health;
 mod ingest;
 mod owner;
 mod ports;
+mod replica;
 mod running;
 mod serve;
 mod settings;

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     NodeError,
     claims::{Claimable, Claims, watch_claims},
-    cluster,
+    cluster::{self, Heard},
     health::OwnerHealth,
     ingest::{Joined, Shards, spawn},
     opening,
@@ -24,10 +24,10 @@ use super::{
 use crate::{
     bus::Bus,
     config::Config,
-    journal::{LocalJournal, Status, Surroundings},
+    journal::{Disk, DiskSpace, LocalJournal, Status},
     log::{self, Home, LocalLog, Store, StoreMemory},
     members::HeldShard,
-    model::Shard,
+    model::{Shard, UnixMillis},
 };
 
 /// Opens, binds, builds and spawns.
@@ -78,13 +78,13 @@ async fn open(config: &Config) -> Result<Vec<Arc<Store>>, NodeError> {
 
 /// A shard of this node.
 #[derive(Clone)]
-struct Owned {
-    store: Arc<Store>,
-    journal: Arc<LocalJournal>,
+pub(super) struct Owned {
+    pub(super) store: Arc<Store>,
+    pub(super) journal: Arc<LocalJournal>,
 }
 
 impl Owned {
-    fn shard(&self) -> Shard {
+    pub(super) fn shard(&self) -> Shard {
         self.store.shard()
     }
 }
@@ -93,9 +93,12 @@ impl Owned {
 fn write(config: &Config, stores: Vec<Arc<Store>>, bus: &Arc<dyn Bus>) -> (Result<Vec<Owned>, NodeError>, Journals) {
     let (mut owned, mut journals) = (Vec::new(), Journals::default());
     let mut failed = None;
+    let dir = config.data.dir.clone();
+    let probe = Box::new(move || DiskSpace::of(&dir));
+    let disk = Disk::new(probe, config.journal.disk_high_water_percent, stores.len());
     for store in stores {
-        let surroundings = Surroundings::real(store.dir());
-        match LocalJournal::start(store.clone(), bus.clone(), settings::journal(config), surroundings) {
+        let clock = Box::new(UnixMillis::now);
+        match LocalJournal::start_on(&disk, store.clone(), bus.clone(), settings::journal(config), clock) {
             Ok(journal) => {
                 journals.local.push(journal.clone());
                 owned.push(Owned { store, journal });
@@ -145,6 +148,8 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
         move || members.tell()
     };
     background.spawn(watch_claims(members.view(), me.clone(), shards, claims, changed));
+    let heard = Heard::default();
+    background.spawn(heard.clone().listen(members.view(), joined.layout));
     let claimable = |owned: &Owned| {
         let journal = Claimable {
             shard: owned.shard(),
@@ -157,15 +162,16 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
     let shards = Shards {
         held: owned.iter().map(claimable).collect(),
         log: Arc::new(log),
-        journals: owned.iter().map(|owned| owned.journal.clone()).collect(),
+        journals: Journals {
+            local: owned.iter().map(|owned| owned.journal.clone()).collect(),
+            ..Journals::default()
+        },
         background,
     };
     let health = OwnerHealth {
-        journals: owned
-            .iter()
-            .map(|owned| (owned.shard(), owned.journal.clone()))
-            .collect(),
+        owned,
         claims: claimed.clone(),
+        heard,
         link: joined.nats.link(),
         draining: joined.draining.clone(),
     };

@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::{FutureExt as _, future::join_all};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -10,7 +11,7 @@ use super::{NodeError, ports::Addresses};
 use crate::{
     edge::EdgeHandle,
     ingest::ServeError,
-    journal::{LocalJournal, routed::Routed},
+    journal::{CloseError, LocalJournal, jetstream::Replica, routed::Routed},
     members::Members,
 };
 
@@ -107,6 +108,8 @@ pub(super) struct Journals {
     pub(super) routed: Option<Arc<Routed>>,
     /// Those of the shards on its own disk.
     pub(super) local: Vec<Arc<LocalJournal>>,
+    /// Those of the streams that it follows.
+    pub(super) replicas: Vec<Arc<Replica>>,
 }
 
 impl Journals {
@@ -117,16 +120,19 @@ impl Journals {
         {
             warn!(%error, "what other nodes have not answered is unknown to its publishers");
         }
-        let closing = self.local.iter().map(|journal| async {
-            if let Err(error) = journal.close(CLOSE_DEADLINE).await {
+        let tell = |closed: Result<(), CloseError>| {
+            if let Err(error) = closed {
                 warn!(%error, "what was acknowledged is durable all the same");
             }
-        });
-        phase(
-            "the journals are closed",
-            CLOSE_DEADLINE,
-            futures::future::join_all(closing),
-        )
+        };
+        let local = self.local.iter().map(|journal| journal.close(CLOSE_DEADLINE).map(tell));
+        let replicas = self
+            .replicas
+            .iter()
+            .map(|replica| replica.close(CLOSE_DEADLINE).map(tell));
+        phase("the journals are closed", CLOSE_DEADLINE, async {
+            tokio::join!(join_all(local), join_all(replicas))
+        })
         .await;
     }
 

@@ -4,10 +4,10 @@ use std::{num::NonZeroUsize, thread::available_parallelism};
 
 use super::NodeError;
 use crate::{
-    config::Config,
+    config::{Config, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
-    journal::{self, routed},
+    journal::{self, jetstream::StreamSettings, routed},
     log::{RemoteSettings, Retention},
     model::Origin,
 };
@@ -32,6 +32,18 @@ pub(super) fn routed(config: &Config) -> routed::Settings {
     routed::Settings {
         in_flight: config.journal.max_in_flight,
         ..routed::Settings::default()
+    }
+}
+
+/// The stream of each shard.
+pub(super) fn stream(config: &Config) -> StreamSettings {
+    let jetstream = &config.jetstream;
+    StreamSettings {
+        replicas: jetstream.replicas.into(),
+        in_memory: jetstream.storage == Storage::Memory,
+        max_age: jetstream.max_age,
+        max_bytes: jetstream.max_bytes.bytes(),
+        duplicate_window: jetstream.duplicate_window,
     }
 }
 

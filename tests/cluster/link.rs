@@ -5,7 +5,12 @@
 //! of the real thing: while a link hangs, nothing that was sent is lost and nothing arrives, closing included, and connecting succeeds but is
 //! never answered; when it is whole again, connections go on with every byte, as they do when TCP sends again.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use socket2::SockRef;
 use tokio::{
@@ -33,6 +38,7 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Link {
     address: SocketAddr,
+    target: Arc<OnceLock<SocketAddr>>,
     state: Arc<watch::Sender<State>>,
     listening: AbortHandle,
 }
@@ -40,15 +46,29 @@ pub(crate) struct Link {
 impl Link {
     /// A link on an address of its own that leads to this one, where nobody needs to listen yet.
     pub(crate) async fn to(target: SocketAddr) -> Self {
+        let link = Self::nowhere().await;
+        link.lead_to(target);
+        link
+    }
+
+    /// A link that leads nowhere yet: who connects is let go.
+    pub(crate) async fn nowhere() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let state = Arc::new(watch::channel(State::Whole).0);
-        let listening = tokio::spawn(listen(listener, target, Arc::clone(&state)));
+        let target = Arc::new(OnceLock::new());
+        let listening = tokio::spawn(listen(listener, Arc::clone(&target), Arc::clone(&state)));
         Self {
             address,
+            target,
             state,
             listening: listening.abort_handle(),
         }
+    }
+
+    /// Has it lead there, for good.
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
+        self.target.set(target).expect("it leads nowhere yet");
     }
 
     /// Where it begins.
@@ -69,11 +89,13 @@ impl Drop for Link {
     }
 }
 
-async fn listen(listener: TcpListener, target: SocketAddr, state: Arc<watch::Sender<State>>) {
+async fn listen(listener: TcpListener, target: Arc<OnceLock<SocketAddr>>, state: Arc<watch::Sender<State>>) {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                tokio::spawn(carry(socket, target, state.subscribe()));
+                if let Some(&target) = target.get() {
+                    tokio::spawn(carry(socket, target, state.subscribe()));
+                }
             }
             // Too many files are open: some are closed before long.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,

@@ -12,11 +12,12 @@ use tidings_cluster::Layout;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::{
-    client::get_json,
+    client::{Publisher, get_json, keyed},
     link::{Link, State},
     node::{Addresses, Node, Role, Setup},
     patiently,
     server::{self, Server, Version},
+    sse::Ask,
 };
 
 /// Which journal a cluster has.
@@ -65,7 +66,7 @@ impl Plan {
         self
     }
 
-    /// Starts it and waits until every node is ready for everything; `None` if this version of NATS is not to be had.
+    /// Starts it and waits until an event of each shard gets from every ingest node to every edge; `None` if this version of NATS is not to be had.
     pub(crate) async fn start(self) -> Option<World> {
         let (nats, routes) = servers(self.version, self.servers).await?;
         let mut world = World {
@@ -79,6 +80,7 @@ impl Plan {
         };
         world.start_nodes().await;
         world.ready().await;
+        world.works().await;
         Some(world)
     }
 }
@@ -120,11 +122,12 @@ async fn link(address: Ipv4Addr, port: u16) -> Link {
     Link::to(SocketAddr::from((address, port))).await
 }
 
-/// A node and its links to each NATS server.
+/// A node, its links to each NATS server, and the one by which other nodes reach it.
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) node: Node,
     links: Vec<Link>,
+    inward: Link,
 }
 
 impl Member {
@@ -133,6 +136,11 @@ impl Member {
         for link in &self.links {
             link.set(state);
         }
+    }
+
+    /// Cuts or mends the way of other nodes to it: what they hand on to it, and what they read of its log.
+    pub(crate) fn inward(&self, state: State) {
+        self.inward.set(state);
     }
 
     /// Where it is reached.
@@ -167,10 +175,19 @@ impl World {
                 for server in &self.nats.servers {
                     links.push(link(server.address(), Server::CLIENTS).await);
                 }
+                let inward = Link::nowhere().await;
                 let setup = self.setup(role, &name, &links);
+                let setup = setup.set("cluster.advertise_grpc", &format!("http://{}", inward.address()));
                 starting.spawn(async move {
                     let node = setup.start().await;
-                    (role, Member { name, node, links })
+                    inward.lead_to(node.addresses().grpc);
+                    let member = Member {
+                        name,
+                        node,
+                        links,
+                        inward,
+                    };
+                    (role, member)
                 });
             }
         }
@@ -215,6 +232,32 @@ impl World {
     pub(crate) async fn ready(&self) {
         for member in self.ingests.iter().chain(&self.edges) {
             ready(member.addresses()).await;
+        }
+    }
+
+    /// Waits until the nodes have heard of each other: that they are ready says nothing of that.
+    async fn works(&self) {
+        let topics = self.topic_of_each_shard("first/");
+        for (at, member) in self.ingests.iter().enumerate() {
+            let mut publisher = Publisher::connect(member.addresses()).await;
+            for topic in &topics {
+                let published = async {
+                    while let Err(status) = publisher
+                        .try_publish(keyed(topic, "first", format!("first {at}")))
+                        .await
+                    {
+                        assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+                        // It asks to come back, and beats are a second apart.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                };
+                patiently(format_args!("{topic} being published at {}", member.name), published).await;
+            }
+        }
+        for member in &self.edges {
+            let first = Ask::topics(&topics).query("since", "earliest");
+            let mut stream = first.open(member.addresses().http).await.expect("a stream");
+            stream.data(topics.len() * self.ingests.len()).await;
         }
     }
 

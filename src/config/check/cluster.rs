@@ -4,7 +4,7 @@ use std::path::Path;
 
 use http::Uri;
 
-use super::super::{Config, Nats, Role, Secret};
+use super::super::{Config, JournalKind, Nats, Role, Secret, Size};
 use crate::model::Layout;
 
 /// Calls `refuse` with the key and the problem of each value that cannot be, for this role.
@@ -108,6 +108,27 @@ fn values(config: &Config, refuse: &mut impl FnMut(&str, String)) {
         refuse(
             "cluster.moves_per_second",
             format!("must be at most 100000, not {}", cluster.moves_per_second),
+        );
+    }
+    let jetstream = &config.jetstream;
+    let (least, most) = (Size::mib(1), Size::gib(1 << 20));
+    if jetstream.max_bytes.bytes() != 0 && !(least..=most).contains(&jetstream.max_bytes) {
+        let problem = format!(
+            "must be \"0B\", or \"{least}\" to \"{most}\", not \"{}\"",
+            jetstream.max_bytes
+        );
+        refuse("jetstream.max_bytes", problem);
+    }
+    if jetstream.patience > jetstream.duplicate_window / 2 {
+        refuse(
+            "jetstream.patience",
+            "must be at most half of `jetstream.duplicate_window`: what is tried again has to be recognised".to_owned(),
+        );
+    }
+    if config.journal.kind == JournalKind::Jetstream && config.journal.key_window < jetstream.duplicate_window {
+        refuse(
+            "journal.key_window",
+            "must not be shorter than `jetstream.duplicate_window`".to_owned(),
         );
     }
     if config.jetstream.duplicate_window > config.jetstream.max_age {

@@ -27,6 +27,8 @@ pub(super) enum Fault {
     RollingRestart,
     /// A node has no NATS for some seconds.
     Cut(Role),
+    /// No other node reaches an ingest node for some seconds, though publishers and NATS do.
+    CutInward,
     /// A NATS server reaches none of the others for some seconds, though nodes reach all.
     Isolate,
     /// Two NATS servers do not reach each other for some seconds, though the third reaches both.
@@ -53,6 +55,7 @@ impl fmt::Display for Fault {
             Self::RollingRestart => f.write_str("rolling-restart"),
             Self::Cut(Role::Edge) => f.write_str("cut-edge"),
             Self::Cut(_) => f.write_str("cut-ingest"),
+            Self::CutInward => f.write_str("cut-inward"),
             Self::Isolate => f.write_str("isolate"),
             Self::CutRoute => f.write_str("cut-route"),
         }
@@ -81,6 +84,7 @@ pub(super) fn deck(journal: Journal, rng: &mut StdRng) -> Vec<Fault> {
         Fault::RollingRestart,
         Fault::Cut(Role::Edge),
         Fault::Cut(Role::Ingest),
+        Fault::CutInward,
         Fault::Isolate,
         Fault::CutRoute,
     ]);
@@ -109,6 +113,7 @@ pub(super) async fn happen(fault: Fault, world: &mut World, probing: &mut Probin
         Fault::Stop(part) => stop_server(part, world, probing, rng).await,
         Fault::Cut(Role::Edge) => cut(pick(&mut world.edges, rng), probing, rng).await,
         Fault::Cut(_) => cut(pick(&mut world.ingests, rng), probing, rng).await,
+        Fault::CutInward => cut_inward(pick(&mut world.ingests, rng), probing, rng).await,
         Fault::Isolate | Fault::CutRoute => cut_routes(fault == Fault::Isolate, world, probing, rng).await,
         Fault::RollingRestart => rolling_restart(world, probing).await,
     };
@@ -205,6 +210,18 @@ async fn cut(member: &Member, probing: &mut Probing, rng: &mut StdRng) -> (Strin
     member.nats(State::Whole);
     (
         format!("{} cut off from NATS {how} {lasted}", member.name),
+        recovery.await,
+    )
+}
+
+async fn cut_inward(member: &Member, probing: &mut Probing, rng: &mut StdRng) -> (String, Recovery) {
+    let (state, how) = cut_state(rng);
+    member.inward(state);
+    let recovery = probing.measure();
+    let lasted = a_while(rng, 1_000..9_000).await;
+    member.inward(State::Whole);
+    (
+        format!("{} cut off from other nodes {how} {lasted}", member.name),
         recovery.await,
     )
 }
