@@ -216,6 +216,8 @@ impl World {
             .set("cluster.shards", &self.layout.shards().to_string())
             .set("journal.kind", self.plan.journal.name())
             .set("jetstream.replicas", &self.plan.servers.to_string())
+            // JetStream sets it aside, for each stream and server, and there is not that much on every disk.
+            .set("jetstream.max_bytes", "64MiB")
             .log_to(self.log_of(name));
         for (key, value) in &self.plan.settings {
             setup = setup.set(key, value);
