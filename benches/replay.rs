@@ -30,6 +30,7 @@ async fn fill(journal: &LocalJournal) {
             event_type: None,
             data: format!("{number:0PAYLOAD_BYTES$}").into(),
             key: None,
+            deadline: None,
         };
         last = Some(journal.append(publish).await.expect("a place"));
     }

@@ -9,7 +9,7 @@ use tidings::{
 };
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse().command, |config| Ok(node::serve(&config)?)).unwrap_or_else(|error| {
+    cli::run(Cli::parse().command, |role, config| Ok(node::run(role, &config)?)).unwrap_or_else(|error| {
         eprintln!("tidings: {error:#}");
         ExitCode::FAILURE
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// The content type of a problem.
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -60,20 +60,20 @@ impl Problem {
     /// The JSON text of the problem.
     #[must_use]
     pub fn body(&self) -> Bytes {
-        let body = Body {
-            r#type: "about:blank",
-            title: self.title,
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            field: self.field.as_deref(),
-        };
-        serde_json::to_vec(&body).unwrap_or_default().into()
+        serde_json::to_vec(self).unwrap_or_default().into()
     }
 
     /// The whole answer: status, headers and body. It is never to be kept by a cache.
     #[must_use]
     pub fn into_response(self) -> Response<Bytes> {
-        let mut response = Response::new(self.body());
+        let body = self.body();
+        self.into_response_with(body)
+    }
+
+    /// The same with another body, for one that has more members than every problem has.
+    #[must_use]
+    pub fn into_response_with(self, body: Bytes) -> Response<Bytes> {
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
@@ -83,6 +83,19 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let body = Body {
+            r#type: "about:blank",
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            field: self.field.as_deref(),
+        };
+        body.serialize(serializer)
     }
 }
 

@@ -38,7 +38,7 @@ fn anonymous(node: &Node) -> u64 {
 /// The memory that a thousand more streams take.
 async fn growth(topics: Topics) -> u64 {
     let node = serve();
-    let mut held = Held::new(node.http, topics);
+    let mut held = Held::new(node.streams(0), topics);
     held.grow(STREAMS / 2, OPENING).await.expect("opened");
     let before = anonymous(&node);
     held.grow(STREAMS / 2 + STREAMS, OPENING).await.expect("opened");
@@ -59,7 +59,7 @@ async fn four_topics_take_little_more_than_one() {
 /// Waits until what the server notes for the heartbeats of streams that have ended has been due: until it has sent some to one that is open.
 async fn heartbeats(node: &Node) {
     const OPENING_AND_SOME: usize = 1 + 3;
-    let mut socket = connect(node.http, 0, "topic=witness").await.expect("opened");
+    let mut socket = connect(node.streams(0), 0, "topic=witness").await.expect("opened");
     let mut told = Vec::new();
     while told.windows(2).filter(|bytes| bytes == b":\n").count() < OPENING_AND_SOME {
         assert_ne!(socket.read_buf(&mut told).await.expect("readable"), 0, "it stays open");
@@ -73,12 +73,12 @@ async fn streams_that_have_ended_leave_nothing() {
     let mut full = Vec::new();
     for _ in 0..ROUNDS {
         for _ in 0..CYCLES {
-            let mut held = Held::new(node.http, FOUR);
+            let mut held = Held::new(node.streams(0), FOUR);
             held.grow(STREAMS, OPENING).await.expect("opened");
             held.close().await.expect("closed");
         }
         heartbeats(&node).await;
-        let mut held = Held::new(node.http, FOUR);
+        let mut held = Held::new(node.streams(0), FOUR);
         held.grow(STREAMS, OPENING).await.expect("opened");
         full.push(anonymous(&node));
         held.close().await.expect("closed");

@@ -146,7 +146,7 @@ pub async fn run(node: &Node, options: &Options) -> Result<Report> {
         "`--first` is to be less than `--streams`: memory is measured between them"
     );
     let empty = Memory::of(pid)?;
-    let mut held = Held::new(node.http, options.topics);
+    let mut held = Held::new(node.streams(0), options.topics);
     held.grow(first, options.opening).await?;
     let few = Memory::of(pid)?;
     held.grow(streams, options.opening).await?;

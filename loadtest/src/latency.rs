@@ -84,7 +84,7 @@ pub async fn run(node: &Node, options: &Options) -> Result<Report> {
     let mut streams = Vec::with_capacity(options.readers);
     for reader in 0..options.readers {
         let query = format!("topic={}", options.topic(reader));
-        streams.push(EventStream::open(node.http, reader, &query).await?);
+        streams.push(EventStream::open(node.streams(reader), reader, &query).await?);
     }
     let clock = Clock {
         begin: Instant::now(),
@@ -109,7 +109,8 @@ pub async fn run(node: &Node, options: &Options) -> Result<Report> {
         .setting("topics", options.topics)
         .setting("payload", options.payload)
         .setting("seconds", options.seconds)
-        .setting("ephemeral", options.ephemeral);
+        .setting("ephemeral", options.ephemeral)
+        .setting("edges", node.http.len());
     let seconds = Duration::from_secs(options.seconds.max(1)).as_secs_f64();
     report.measured("published", acknowledged.len() as f64 / seconds, "per second");
     report.measured("received", all.len() as f64 / seconds, "per second");
@@ -148,7 +149,7 @@ async fn read(mut stream: EventStream, clock: Clock) -> Result<Times> {
 
 /// Publishes at the rate, whatever the answers do, and returns how long these took.
 async fn publish(node: &Node, options: Arc<Options>, clock: Clock) -> Result<Times> {
-    let mut client = connect(node).await?;
+    let mut client = connect(node, 0).await?;
     let (requests, receiver) = mpsc::unbounded();
     let (sent, mut awaited) = mpsc::unbounded();
     let sender = tokio::spawn(async move {

@@ -2,17 +2,20 @@
 //!
 //! One file per scenario, each of which is a set of `Options`, a `run` against a [`Node`] and a [`Report`]:
 //!
-//! | scenario    | what it measures                                                                  |
-//! |-------------|-----------------------------------------------------------------------------------|
-//! | [`hold`]    | memory and processor time of the server per idle stream                           |
-//! | [`latency`] | time from publish to receive, at a given rate                                     |
-//! | [`publish`] | appends per second with so many in flight, each durable before it is acknowledged |
+//! | scenario     | what it measures                                                                  |
+//! |--------------|-----------------------------------------------------------------------------------|
+//! | [`hold`]     | memory and processor time of the server per idle stream                           |
+//! | [`latency`]  | time from publish to receive, at a given rate                                     |
+//! | [`publish`]  | appends per second with so many in flight, each durable before it is acknowledged |
+//! | [`interest`] | messages that each edge of a cluster hears, with streams at their owners or not   |
 //!
 //! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
-//! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it) and [`report`].
+//! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it), [`get`] (JSON over HTTP) and [`report`].
 
 pub mod chunked;
+pub mod get;
 pub mod hold;
+pub mod interest;
 pub mod latency;
 pub mod process;
 pub mod publish;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tidings_loadtest::{hold, latency, process, publish, target};
+use tidings_loadtest::{hold, interest, latency, process, publish, target};
 
 /// Measures a Tidings server from outside.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ enum Scenario {
     Hold(hold::Options),
     /// Time from publish to receive, at a given rate.
     Latency(latency::Options),
+    /// What each edge of a cluster hears over NATS, with streams at their owners and anywhere.
+    Interest(interest::Options),
     /// Appends per second, each durable before it is acknowledged.
     Publish(publish::Options),
 }
@@ -37,6 +39,7 @@ async fn main() -> Result<()> {
     let report = match arguments.scenario {
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,
+        Scenario::Interest(options) => interest::run(&node, &options).await?,
         Scenario::Publish(options) => publish::run(&node, &options).await?,
     };
     if arguments.json {

@@ -65,12 +65,13 @@ pub(crate) fn times() -> Times {
     Times::new(3).expect("3 digits are within what histograms have")
 }
 
-/// Connects to the publishing side of a server.
-pub(crate) async fn connect(node: &Node) -> Result<PublisherClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", node.grpc))?.tcp_nodelay(true);
+/// Connects the publisher of this number.
+pub(crate) async fn connect(node: &Node, number: usize) -> Result<PublisherClient<Channel>> {
+    let address = node.publishing(number);
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
     let channel = endpoint.connect().await;
     Ok(PublisherClient::new(
-        channel.with_context(|| format!("cannot connect to {}", node.grpc))?,
+        channel.with_context(|| format!("cannot connect to {address}"))?,
     ))
 }
 
@@ -106,8 +107,8 @@ pub async fn run(node: &Node, options: &Options) -> Result<Report> {
 async fn measure(node: &Node, options: &Options, in_flight: usize) -> Result<(Times, Duration)> {
     let connections = options.connections.clamp(1, in_flight);
     let mut clients = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        clients.push(connect(node).await?);
+    for number in 0..connections {
+        clients.push(connect(node, number).await?);
     }
     let begin = Instant::now();
     let until = begin + Duration::from_secs(options.seconds);
@@ -177,7 +178,10 @@ async fn stream(
 /// Demands that an event was accepted.
 pub(crate) fn accepted(answer: PublishStreamResponse) -> Result<()> {
     match answer.outcome {
-        Some(Outcome::Published(_)) => Ok(()),
+        Some(Outcome::Published(published)) => {
+            let failed = published.results.iter().find_map(|result| result.error.as_ref());
+            failed.map_or(Ok(()), |error| bail!("an event was refused in part: {}", error.message))
+        }
         Some(Outcome::Error(error)) => bail!("an event was refused: {}", error.message),
         None => bail!("an answer without an outcome"),
     }

@@ -23,26 +23,38 @@ pub struct Options {
     #[arg(long, value_name = "DIR", global = true, requires = "serve")]
     pub data: Option<PathBuf>,
 
-    /// The address for streams of a server that runs.
-    #[arg(long, value_name = "ADDR", global = true, default_value = "127.0.0.1:8080")]
-    pub http: SocketAddr,
+    /// The addresses for streams of a server that runs, or of a cluster's edges: streams are spread over them.
+    #[arg(
+        long,
+        value_name = "ADDR[,ADDR]",
+        global = true,
+        value_delimiter = ',',
+        default_value = "127.0.0.1:8080"
+    )]
+    pub http: Vec<SocketAddr>,
 
-    /// The address for publishing of a server that runs.
-    #[arg(long, value_name = "ADDR", global = true, default_value = "127.0.0.1:50051")]
-    pub grpc: SocketAddr,
+    /// The addresses for publishing of a server that runs, or of a cluster's ingest nodes: connections are spread over them.
+    #[arg(
+        long,
+        value_name = "ADDR[,ADDR]",
+        global = true,
+        value_delimiter = ',',
+        default_value = "127.0.0.1:50051"
+    )]
+    pub grpc: Vec<SocketAddr>,
 
     /// The process of a server that runs: without it, nothing is said of memory.
     #[arg(long, global = true)]
     pub pid: Option<u32>,
 }
 
-/// A server.
+/// A server, or the nodes of a cluster.
 #[derive(Debug)]
 pub struct Node {
-    /// Where streams are.
-    pub http: SocketAddr,
-    /// Where to publish.
-    pub grpc: SocketAddr,
+    /// Where streams are, at least one address.
+    pub http: Vec<SocketAddr>,
+    /// Where to publish, at least one address.
+    pub grpc: Vec<SocketAddr>,
     /// Its process, if known.
     pub pid: Option<u32>,
     _started: Option<Started>,
@@ -57,8 +69,8 @@ impl Node {
         match &options.serve {
             Some(program) => Self::start(program, options.data.as_deref(), &[]),
             None => Ok(Self {
-                http: options.http,
-                grpc: options.grpc,
+                http: options.http.clone(),
+                grpc: options.grpc.clone(),
                 pid: options.pid,
                 _started: None,
             }),
@@ -96,11 +108,23 @@ impl Node {
             Ok(text.parse()?)
         };
         Ok(Self {
-            http: address("http")?,
-            grpc: address("grpc")?,
+            http: vec![address("http")?],
+            grpc: vec![address("grpc")?],
             pid: Some(pid),
             _started: Some(started),
         })
+    }
+
+    /// Where to open the stream of this number.
+    #[must_use]
+    pub fn streams(&self, number: usize) -> SocketAddr {
+        self.http[number % self.http.len()]
+    }
+
+    /// Where to connect the publisher of this number.
+    #[must_use]
+    pub fn publishing(&self, number: usize) -> SocketAddr {
+        self.grpc[number % self.grpc.len()]
     }
 
     /// Its process.

@@ -3,10 +3,11 @@
 //! | path | answer |
 //! |---|---|
 //! | `GET /livez` | 200 while the process can do its work at all; 503 when only a restart helps |
-//! | `GET /readyz` | 200 when every part is ready, else 503 |
-//! | `GET /readyz/<part>` | 200 when this part is ready, else 503: `streams`, `publishing` |
+//! | `GET /readyz` | 200 when every part that decides is ready, else 503 |
+//! | `GET /readyz/<part>` | 200 when this part is ready, else 503: `streams`, `publishing`, `log`, `nats`, as far as the node has them |
 //!
-//! The body says why, as JSON: `{"status":"ready","parts":{"streams":"ready","publishing":"…why not…"}}`.
+//! The body says why, as JSON: `{"status":"ready","parts":{"streams":"ready","publishing":"…why not…"}}`. A part that does not decide is told
+//! for those who look: what it lacks, another node would lack too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,8 +43,41 @@ pub trait Health: Send + Sync + 'static {
     /// Why only a restart helps, if so.
     fn dead(&self) -> Option<String>;
 
-    /// Its parts, each with the reason why it is not ready, if it is not.
-    fn parts(&self) -> Vec<(&'static str, Option<String>)>;
+    /// Its parts.
+    fn parts(&self) -> Vec<Part>;
+}
+
+/// A part of what a node does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name, in the path.
+    pub name: &'static str,
+    /// Why it is not ready, if it is not.
+    pub why_not: Option<String>,
+    /// Whether the node as a whole is not ready without it.
+    pub decides: bool,
+}
+
+impl Part {
+    /// A part that the node is not ready without.
+    #[must_use]
+    pub const fn deciding(name: &'static str, why_not: Option<String>) -> Self {
+        Self {
+            name,
+            why_not,
+            decides: true,
+        }
+    }
+
+    /// A part that the node can do without, told for those who look.
+    #[must_use]
+    pub const fn told(name: &'static str, why_not: Option<String>) -> Self {
+        Self {
+            name,
+            why_not,
+            decides: false,
+        }
+    }
 }
 
 /// Serves the admin port until `stop` is cancelled. Not gracefully: a client that keeps its connection open must not keep the node from stopping.
@@ -96,15 +130,17 @@ async fn live(State(health): State<Arc<dyn Health>>) -> Response {
 }
 
 async fn ready(State(health): State<Arc<dyn Health>>) -> Response {
-    tell(health.parts())
+    let parts = health.parts();
+    let ready = parts.iter().all(|part| !part.decides || part.why_not.is_none());
+    tell(ready, parts)
 }
 
 async fn part_ready(State(health): State<Arc<dyn Health>>, Path(asked): Path<String>) -> Response {
-    let parts: Vec<_> = health.parts().into_iter().filter(|(part, _)| *part == asked).collect();
+    let parts: Vec<_> = health.parts().into_iter().filter(|part| part.name == asked).collect();
     if parts.is_empty() {
         return problem(&format!("this node has no part {asked:?}"));
     }
-    tell(parts)
+    tell(parts.iter().all(|part| part.why_not.is_none()), parts)
 }
 
 fn problem(detail: &str) -> Response {
@@ -113,8 +149,7 @@ fn problem(detail: &str) -> Response {
         .map(Body::from)
 }
 
-fn tell(parts: Vec<(&'static str, Option<String>)>) -> Response {
-    let ready = parts.iter().all(|(_, why_not)| why_not.is_none());
+fn tell(ready: bool, parts: Vec<Part>) -> Response {
     let (code, status) = if ready {
         (StatusCode::OK, "ready")
     } else {
@@ -122,11 +157,9 @@ fn tell(parts: Vec<(&'static str, Option<String>)>) -> Response {
     };
     let parts: Map<_, _> = parts
         .into_iter()
-        .map(|(part, why_not)| {
-            (
-                part.to_owned(),
-                Value::String(why_not.unwrap_or_else(|| "ready".to_owned())),
-            )
+        .map(|part| {
+            let state = part.why_not.unwrap_or_else(|| "ready".to_owned());
+            (part.name.to_owned(), Value::String(state))
         })
         .collect();
     (code, Json(json!({ "status": status, "parts": parts }))).into_response()
@@ -148,9 +181,32 @@ mod tests {
             None
         }
 
-        fn parts(&self) -> Vec<(&'static str, Option<String>)> {
-            Vec::new()
+        fn parts(&self) -> Vec<Part> {
+            vec![
+                Part::deciding("streams", None),
+                Part::told("nats", Some("away".to_owned())),
+            ]
         }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_decide_is_told() {
+        let asked = |path: &'static str| async move {
+            let mut stream = say(
+                start().await,
+                &format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"),
+            )
+            .await;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned();
+            (answer[9..12].to_owned(), body)
+        };
+        let whole = r#"{"parts":{"nats":"away","streams":"ready"},"status":"ready"}"#;
+        assert_eq!(asked("/readyz").await, ("200".to_owned(), whole.to_owned()));
+        assert_eq!(asked("/readyz/nats").await.0, "503");
+        assert_eq!(asked("/readyz/streams").await.0, "200");
+        assert_eq!(asked("/readyz/log").await.0, "404");
     }
 
     async fn start() -> std::net::SocketAddr {

@@ -1,10 +1,12 @@
 //! The bus: the hint that something was appended. It may lose, repeat and reorder; whoever must be sure reads the log.
 
 mod local;
+pub mod nats;
+mod queue;
 
 use std::sync::Arc;
 
-pub use self::local::LocalBus;
+pub use self::{local::LocalBus, nats::NatsBus};
 use crate::model::{Epoch, Event, Seq, Shard, Slot};
 
 /// Carries announcements and digests from those who hold a shard to those who follow its slots.

@@ -1,10 +1,12 @@
-//! The command line. `serve` is the server itself; the others are clients and tools.
+//! The command line. `serve`, `edge` and `ingest` are the server itself; the others are clients and tools.
 
 mod backoff;
 pub mod check_config;
 pub mod listen;
 pub mod publish;
-pub mod serve;
+pub mod role;
+pub mod route;
+mod server;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,7 +14,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 
 /// Tidings, a distributed notification service: publish over gRPC, follow over Server-Sent Events, resume exactly.
 #[derive(Debug, Parser)]
@@ -30,7 +32,15 @@ pub enum Command {
     ///
     /// Settings come from the file, the environment (`TIDINGS_HTTP__LISTEN`) and these flags, the later winning; `tidings check-config`
     /// prints what they come to. SIGTERM and Ctrl-C end it in good order, a second one at once.
-    Serve(serve::Arguments),
+    Serve(role::Arguments),
+    /// Run an edge of a cluster: streams, without a disk.
+    ///
+    /// It hears over NATS what is published and reads the log from the ingest nodes. Settings and signals are as with `serve`.
+    Edge(role::Arguments),
+    /// Run an ingest node of a cluster: publishing, and the log of the shards that are placed on it.
+    ///
+    /// Settings and signals are as with `serve`.
+    Ingest(role::Arguments),
     /// Publish one event, or every record of an NDJSON file.
     ///
     /// One event: the topics and --data, or the data on standard input (one line break at its end is taken off).
@@ -47,24 +57,33 @@ pub enum Command {
     /// A stream that breaks is asked for again from the last event, as often as it takes. It goes on across its own restarts too: with
     /// --output exactly, with --cursor-file but for the one event that it may be killed over.
     Listen(listen::Arguments),
+    /// Tell which edge of a cluster a user's streams, or a topic's, belong on.
+    ///
+    /// Prints the slot and the owner's name and address, as the edge that is asked sees the cluster.
+    Route(route::Arguments),
     /// Check the configuration and print what is effective.
     ///
-    /// Takes what `serve` takes. Ends with 1 and everything that is wrong, each with where it came from, if anything is.
-    CheckConfig(serve::Arguments),
+    /// Takes what `serve` takes, and the role that it is for. Ends with 1 and everything that is wrong, each with where it came from, if
+    /// anything is. Secrets are shown as stars.
+    CheckConfig(check_config::Arguments),
 }
 
-/// Runs a command; `serve` is the node, which this module does not know.
+/// Runs a command; `node` runs a role until it ends, and this module does not know it.
 ///
 /// # Errors
 /// Whatever keeps the command from doing what it was asked for, with what to do about it.
-pub fn run(command: Command, serve: impl FnOnce(Config) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Serve(arguments) => {
-            if let Some(config) = serve::configure(&arguments)? {
-                serve(config)?;
-            }
-            Ok(ExitCode::SUCCESS)
+pub fn run(command: Command, node: impl FnOnce(Role, Config) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    let serve = |role, arguments| {
+        if let Some(config) = role::configure(role, arguments)? {
+            node(role, config)?;
         }
+        Ok(ExitCode::SUCCESS)
+    };
+    match command {
+        Command::Serve(arguments) => serve(Role::Serve, &arguments),
+        Command::Edge(arguments) => serve(Role::Edge, &arguments),
+        Command::Ingest(arguments) => serve(Role::Ingest, &arguments),
+        Command::Route(arguments) => interruptible(|_| route::run(arguments)),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Publish(arguments) => interruptible(|interrupt| publish::run(arguments, interrupt)),
         Command::Listen(arguments) => interruptible(|interrupt| listen::run(arguments, interrupt)),

@@ -1,22 +1,28 @@
 //! What values must keep to beyond their types.
 
+mod cluster;
+
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Config, Size};
+use super::{Config, Role, Size};
 use crate::model;
 
 /// Longer than anything is meant to take, and short enough that a time so far ahead can still be told.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Calls `refuse` with the key and the problem of each value that cannot be.
-pub(super) fn check(config: &Config, insecure: bool, mut refuse: impl FnMut(&str, String)) {
-    listeners(config, insecure, &mut refuse);
+pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: impl FnMut(&str, String)) {
+    listeners(config, role, insecure, &mut refuse);
+    cluster::check(config, role, &mut refuse);
     for (key, duration) in [
         ("http.heartbeat", config.http.heartbeat),
         ("http.retry", config.http.retry),
         ("http.header_timeout", config.http.header_timeout),
         ("journal.key_window", config.journal.key_window),
         ("log.retention_age", config.log.retention_age),
+        ("jetstream.max_age", config.jetstream.max_age),
+        ("jetstream.duplicate_window", config.jetstream.duplicate_window),
+        ("jetstream.patience", config.jetstream.patience),
     ] {
         if duration < Duration::from_millis(1) {
             refuse(key, "must be longer than nothing: at least \"1ms\"".to_owned());
@@ -29,6 +35,10 @@ pub(super) fn check(config: &Config, insecure: bool, mut refuse: impl FnMut(&str
         ("journal.key_window", config.journal.key_window),
         ("log.retention_age", config.log.retention_age),
         ("drain.window", config.drain.window),
+        ("http.max_age", config.http.max_age),
+        ("jetstream.max_age", config.jetstream.max_age),
+        ("jetstream.duplicate_window", config.jetstream.duplicate_window),
+        ("jetstream.patience", config.jetstream.patience),
     ] {
         if duration > LONGEST {
             refuse(key, "must be at most 100 years: \"36500days\"".to_owned());
@@ -98,6 +108,12 @@ pub(super) fn check(config: &Config, insecure: bool, mut refuse: impl FnMut(&str
             Size::mib(1),
             Size::gib(1 << 20),
         ),
+        (
+            "jetstream.max_bytes",
+            config.jetstream.max_bytes,
+            Size::mib(1),
+            Size::gib(1 << 20),
+        ),
     ] {
         if !(least..=most).contains(&size) {
             refuse(key, format!("must be \"{least}\" to \"{most}\", not \"{size}\""));
@@ -119,13 +135,15 @@ pub(super) fn check(config: &Config, insecure: bool, mut refuse: impl FnMut(&str
     }
 }
 
-fn listeners(config: &Config, insecure: bool, refuse: &mut impl FnMut(&str, String)) {
+fn listeners(config: &Config, role: Role, insecure: bool, refuse: &mut impl FnMut(&str, String)) {
     let listeners: [(&str, SocketAddr); 3] = [
         ("http.listen", config.http.listen),
         ("grpc.listen", config.grpc.listen),
         ("admin.listen", config.admin.listen),
     ];
-    for (at, (key, address)) in listeners.into_iter().enumerate() {
+    // An ingest node has no streams.
+    let listeners = &listeners[usize::from(role == Role::Ingest)..];
+    for (at, (key, address)) in listeners.iter().copied().enumerate() {
         if !insecure && !address.ip().to_canonical().is_loopback() {
             refuse(
                 key,
@@ -156,7 +174,7 @@ mod tests {
             let mut config = Config::default();
             (config.http.retry, config.drain.window) = (retry, window);
             let mut refused = Vec::new();
-            check(&config, false, |key, _| refused.push(key.to_owned()));
+            check(&config, Role::Serve, false, |key, _| refused.push(key.to_owned()));
             refused
         };
         assert_eq!(with(LONGEST, Duration::ZERO), [""; 0]);

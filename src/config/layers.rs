@@ -12,7 +12,7 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Config, ConfigError, Mistake, Origin, check::check};
+use super::{Config, ConfigError, Mistake, Origin, Role, check::check};
 
 /// The file that is read if it is there and no other is named.
 const USUAL_FILE: &str = "tidings.toml";
@@ -32,6 +32,8 @@ pub struct Sources {
     pub flags: Vec<Flag>,
     /// Whether listening beyond loopback without authentication is meant.
     pub insecure: bool,
+    /// What the configuration is for.
+    pub role: Role,
 }
 
 /// A value that the command line sets.
@@ -63,7 +65,7 @@ impl Sources {
         for flag in &self.flags {
             layers.set_text(flag.key, &flag.value, Origin::Flag { name: flag.name });
         }
-        layers.finish(self.insecure)
+        layers.finish(self.role, self.insecure)
     }
 }
 
@@ -211,13 +213,13 @@ impl Layers {
             .map(|(_, known)| known.as_str())
     }
 
-    fn finish(mut self, insecure: bool) -> Result<Config, ConfigError> {
+    fn finish(mut self, role: Role, insecure: bool) -> Result<Config, ConfigError> {
         // What did not fit was not set: the rest is checked all the same, and all mistakes come together.
         match typed(&self.values) {
             Ok(config) => {
                 let origins = &self.origins;
                 let mistakes = &mut self.mistakes;
-                check(&config, insecure, |key, problem| {
+                check(&config, role, insecure, |key, problem| {
                     let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
                     let problem = format!("`{key}`: {problem}");
                     mistakes.push(Mistake { origin, problem });

@@ -4,14 +4,16 @@
 //! |---|---|
 //! | file | `tidings.toml` in the working directory if there is one, or `--config FILE` |
 //! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas |
-//! | flags | `--http`, `--grpc`, `--admin`, `--data` |
+//! | flags | `--http`, `--grpc`, `--admin`, `--data`, `--nats` |
 //!
 //! Durations are text such as `"10m"`, sizes text such as `"64KiB"`. Unknown keys are refused, all mistakes are reported together, each with
 //! where it came from, and nothing is bound before the whole is valid. `examples/tidings.toml` shows every key.
 
 mod check;
+mod cluster;
 mod error;
 mod layers;
+mod secret;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -19,10 +21,24 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    cluster::{Cluster, Jetstream, Nats, Storage},
     error::{ConfigError, Mistake, Origin},
     layers::{Flag, Sources},
-    values::{Size, SizeError},
+    secret::Secret,
+    values::{Ordinal, Size, SizeError},
 };
+
+/// What a node does, as its command says. Each needs other settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Everything, in one process.
+    #[default]
+    Serve,
+    /// Streams, of a cluster.
+    Edge,
+    /// Publishing and the log, of a cluster.
+    Ingest,
+}
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,6 +58,12 @@ pub struct Config {
     pub log: Log,
     /// What one caller may ask for.
     pub limits: Limits,
+    /// Which cluster the node belongs to.
+    pub cluster: Cluster,
+    /// How the nodes of a cluster reach each other.
+    pub nats: Nats,
+    /// The streams of the `jetstream` journal.
+    pub jetstream: Jetstream,
     /// How the process ends.
     pub drain: Drain,
     /// What the process tells about itself.
@@ -79,6 +101,9 @@ pub struct Http {
     pub max_header_bytes: Size,
     /// How much may wait for one slow reader before it goes back to reading the log.
     pub send_queue: Size,
+    /// After how long a stream is asked to come back, give or take a fifth, so that load stays even; nothing: never.
+    #[serde(with = "values::duration")]
+    pub max_age: Duration,
 }
 
 impl Default for Http {
@@ -92,6 +117,7 @@ impl Default for Http {
             header_timeout: Duration::from_secs(10),
             max_header_bytes: Size::kib(16),
             send_queue: Size::kib(64),
+            max_age: Duration::ZERO,
         }
     }
 }
@@ -149,6 +175,8 @@ impl Default for Data {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Journal {
+    /// What makes events durable in a cluster. Embedded it is always RocksDB.
+    pub kind: JournalKind,
     /// How long a publisher's key is remembered, across restarts.
     #[serde(with = "values::duration")]
     pub key_window: Duration,
@@ -161,11 +189,22 @@ pub struct Journal {
 impl Default for Journal {
     fn default() -> Self {
         Self {
+            kind: JournalKind::Rocksdb,
             key_window: Duration::from_secs(10 * 60),
             disk_high_water_percent: 95,
             max_in_flight: 4_096,
         }
     }
+}
+
+/// What makes events durable in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JournalKind {
+    /// The disk of the one ingest node that owns the shard.
+    Rocksdb,
+    /// NATS JetStream, replicated.
+    Jetstream,
 }
 
 /// `[log]`: how long events are kept, and how they are read again.
@@ -179,6 +218,8 @@ pub struct Log {
     pub retention_bytes: Size,
     /// How many pages may be read at the same time.
     pub concurrent_replays: usize,
+    /// How much an edge of a cluster gives those who catch up, a second; nothing: as much as there is.
+    pub replay_rate: Size,
 }
 
 impl Default for Log {
@@ -187,6 +228,7 @@ impl Default for Log {
             retention_age: Duration::from_secs(7 * 24 * 60 * 60),
             retention_bytes: Size::gib(10),
             concurrent_replays: 64,
+            replay_rate: Size::mib(64),
         }
     }
 }

@@ -8,6 +8,15 @@ fn load(
     environment: &[(&str, &str)],
     flags: &[(&'static str, &'static str, &str)],
 ) -> Result<Config, String> {
+    load_for(Role::Serve, file, environment, flags)
+}
+
+fn load_for(
+    role: Role,
+    file: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&'static str, &'static str, &str)],
+) -> Result<Config, String> {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("tidings.toml");
     fs::write(&path, file).expect("a file");
@@ -26,6 +35,7 @@ fn load(
             })
             .collect(),
         insecure: false,
+        role,
     };
     let here = format!("{}/", dir.path().display());
     sources.load().map_err(|error| error.to_string().replace(&here, ""))
@@ -203,5 +213,115 @@ fn the_example_names_every_setting_with_its_default() {
                 "{section}.{key} is missing in the example"
             );
         }
+    }
+}
+
+/// The problems, each without where it came from.
+fn problems(role: Role, file: &str) -> Vec<String> {
+    let told = load_for(role, file, &[], &[]).err().unwrap_or_default();
+    let lines = told.lines().skip(1);
+    lines
+        .map(|line| line.split_once(": ").expect("an origin").1.to_owned())
+        .collect()
+}
+
+#[test]
+fn each_role_has_its_own_needs() {
+    let any = "[http]\nlisten = \"0.0.0.0:8080\"\n[cluster]\nnode = \"here\"\ningest_nodes = 2\n";
+    assert_eq!(problems(Role::Edge, any).len(), 2, "{:?}", problems(Role::Edge, any));
+    let edge = problems(Role::Edge, any).join("\n");
+    assert!(
+        edge.contains("`cluster.advertise_http`: is needed, since `http.listen`"),
+        "{edge}"
+    );
+    assert!(edge.contains("add --insecure"), "{edge}");
+    // It does not serve streams, and must know which one it is.
+    let ingest = problems(Role::Ingest, any);
+    assert_eq!(ingest.len(), 1, "{ingest:?}");
+    assert!(
+        ingest[0].starts_with("`cluster.ordinal`: the name of this node, here, does not end"),
+        "{ingest:?}"
+    );
+    let ingest = problems(Role::Ingest, "[cluster]\nnode = \"ingest-2\"\ningest_nodes = 2\n");
+    assert_eq!(
+        ingest,
+        [
+            "`cluster.ordinal`: is 2 for the node ingest-2, and there are 2 ingest nodes (`cluster.ingest_nodes`), counted from 0"
+        ]
+    );
+    let lonely = problems(Role::Edge, "[nats]\nurls = []\n");
+    assert!(
+        lonely.len() == 1 && lonely[0].starts_with("`nats.urls`: names no server"),
+        "{lonely:?}"
+    );
+    for role in [Role::Serve, Role::Edge] {
+        assert_eq!(load_for(role, "", &[], &[]), Ok(Config::default()));
+    }
+}
+
+#[test]
+fn nats_is_told_in_one_way_who_calls() {
+    for (settings, wrong) in [
+        ("user = \"a\"\npassword = \"b\"", &[][..]),
+        ("user = \"a\"\npassword_file = \"b\"", &[]),
+        ("token_file = \"b\"\ntls_cert = \"c\"\ntls_key = \"k\"", &[]),
+        ("user = \"a\"", &["nats.password"]),
+        ("password = \"b\"", &["nats.user"]),
+        (
+            "user = \"a\"\npassword = \"b\"\npassword_file = \"b\"",
+            &["nats.password_file"],
+        ),
+        (
+            "token = \"t\"\nnkey_file = \"n\"\ncredentials_file = \"c\"",
+            &["nats.nkey_file", "nats.credentials_file"],
+        ),
+        ("tls_cert = \"c\"", &["nats.tls_key"]),
+        ("token = \"********\"", &["nats.token"]),
+        ("urls = [\"nats://a:b@c\"]", &["nats.urls"]),
+        ("urls = [\"http://c\", \"tls://d:4222\", \"e\"]", &["nats.urls"]),
+    ] {
+        let problems = problems(Role::Serve, &format!("[nats]\n{settings}\n"));
+        let keys: Vec<&str> = problems
+            .iter()
+            .filter_map(|problem| problem.split('`').nth(1))
+            .collect();
+        assert_eq!(keys, wrong, "{settings}: {problems:?}");
+    }
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let environment = [("TIDINGS_NATS__USER", "a"), ("TIDINGS_NATS__PASSWORD", "open sesame")];
+    let config = load("", &environment, &[]).expect("valid");
+    assert_eq!(config.nats.password.reveal(), "open sesame");
+    let shown = format!("{config:?}{}", config.to_toml());
+    assert!(!shown.contains("sesame"), "{shown}");
+    assert!(shown.contains("password = \"********\""), "{shown}");
+    for wrong in [
+        "[nats]\npassword = 4711\n",
+        "[nats]\nurls = [\"nats://u:4711@h\"]\n",
+        "[nats]\ntoken = [\"4711\"]\n",
+    ] {
+        let told = load(wrong, &[], &[]).expect_err("wrong");
+        assert!(!told.contains("4711"), "{told}");
+    }
+}
+
+#[test]
+fn an_ordinal_is_a_number_or_auto() {
+    for (text, want) in [
+        ("2", Ordinal::Number(2)),
+        ("\"2\"", Ordinal::Number(2)),
+        ("\"auto\"", Ordinal::Auto),
+    ] {
+        let config = load(&format!("[cluster]\nordinal = {text}\n"), &[], &[]).expect("valid");
+        assert_eq!(config.cluster.ordinal, want);
+        assert_eq!(load(&config.to_toml(), &[], &[]), Ok(config));
+    }
+    let config = load("", &[("TIDINGS_CLUSTER__ORDINAL", "7")], &[]).expect("valid");
+    assert_eq!(config.cluster.ordinal, Ordinal::Number(7));
+    for text in ["-1", "65536", "\"first\"", "true"] {
+        let told = load(&format!("[cluster]\nordinal = {text}\n"), &[], &[]).expect_err("none");
+        assert!(told.contains("neither a number"), "{told}");
     }
 }

@@ -1,4 +1,4 @@
-//! How durations and sizes are written.
+//! How durations, sizes and ordinals are written.
 
 use std::{fmt, str::FromStr};
 
@@ -108,6 +108,49 @@ pub(super) mod duration {
         let text = String::deserialize(deserializer)?;
         humantime::parse_duration(&text)
             .map_err(|cause| serde::de::Error::custom(format_args!("{text:?} is not a duration: {cause}")))
+    }
+}
+
+/// Which of several like nodes one is: a number, or `"auto"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordinal {
+    /// The number that its name ends with.
+    Auto,
+    /// This one.
+    Number(u16),
+}
+
+impl Serialize for Ordinal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Number(number) => serializer.serialize_u16(*number),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Ordinal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A variable of the environment has a number as text.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        let other = |written: &dyn fmt::Display| {
+            serde::de::Error::custom(format_args!(
+                "{written} is neither a number from 0 to 65535 nor \"auto\""
+            ))
+        };
+        match Written::deserialize(deserializer).map_err(|_| other(&"this"))? {
+            Written::Number(number) => u16::try_from(number).map(Self::Number).map_err(|_| other(&number)),
+            Written::Text(text) if text == "auto" => Ok(Self::Auto),
+            Written::Text(text) => text
+                .parse()
+                .map(Self::Number)
+                .map_err(|_| other(&format_args!("{text:?}"))),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a request is answered with, the same over HTTP/1.1 and HTTP/2: a stream, or something whole.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
@@ -8,12 +10,23 @@ use super::{
     cors::{self, Cors},
     frame,
     limits::{Over, stay_away},
-    request::{StreamRequest, last_event_id},
+    request::{RequestError, StreamRequest, last_event_id, routing_topic},
+    route::Routes,
+    streams::Terms,
 };
-use crate::{auth::User, hub::Follow, model::UnixMillis, problem::Problem};
+use crate::{
+    auth::User,
+    hub::Follow,
+    model::{Slot, UnixMillis},
+    problem::Problem,
+};
 
 /// Where streams are.
-pub(super) const PATH: &str = "/v1/events";
+const EVENTS: &str = "/v1/events";
+/// Where it is told which edge they belong on.
+const ROUTE: &str = "/v1/route";
+/// How long to wait before asking again while nobody is known to own a slot.
+const NO_OWNER_RETRY: Duration = Duration::from_secs(2);
 
 /// What to do with a request.
 #[derive(Debug)]
@@ -31,8 +44,20 @@ pub(super) struct Opening {
     pub(super) follow: Follow,
     /// Who asks.
     pub(super) user: Option<User>,
+    /// The slot that it belongs with, if its client can be sent to another edge.
+    pub(super) movable: Option<Slot>,
     /// The headers of the answer.
     pub(super) headers: HeaderMap,
+}
+
+impl Opening {
+    /// What may end the stream.
+    pub(super) const fn terms(&self) -> Terms {
+        Terms {
+            movable: self.movable,
+            ages: true,
+        }
+    }
 }
 
 /// How requests are answered. Pure but for the jitter of those who are shed.
@@ -51,8 +76,8 @@ impl Rules {
     }
 
     /// Decides.
-    pub(super) fn answer<B>(&self, request: &Request<B>, now: UnixMillis) -> Answer {
-        let mut answer = self.decide(request, now);
+    pub(super) fn answer<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Answer {
+        let mut answer = self.decide(request, routes, now);
         let headers = match &mut answer {
             Answer::Whole(response) => response.headers_mut(),
             Answer::Stream(opening) => &mut opening.headers,
@@ -68,11 +93,12 @@ impl Rules {
         response
     }
 
-    fn decide<B>(&self, request: &Request<B>, now: UnixMillis) -> Answer {
-        if request.uri().path() != PATH {
+    fn decide<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Answer {
+        let path = request.uri().path();
+        if path != EVENTS && path != ROUTE {
             let problem = Problem::new(
                 StatusCode::NOT_FOUND,
-                format!("there is nothing here; streams are at {PATH}"),
+                format!("there is nothing here; streams are at {EVENTS}"),
             );
             return Answer::Whole(problem.into_response());
         }
@@ -85,15 +111,22 @@ impl Rules {
         if request.method() == Method::OPTIONS {
             return Answer::Whole(self.cors.preflight(request.headers()));
         }
-        let last_event_id = last_event_id(request.headers());
         let query = request.uri().query().unwrap_or_default();
+        if path == ROUTE {
+            return Answer::Whole(route(query, routes));
+        }
+        let last_event_id = last_event_id(request.headers());
         let wanted = match StreamRequest::parse(query, last_event_id.as_deref(), self.topics_per_stream, now) {
             Ok(wanted) => wanted,
-            Err(error) => {
-                let problem = Problem::new(StatusCode::BAD_REQUEST, error.to_string()).with_field(error.parameter());
-                return Answer::Whole(problem.into_response());
-            }
+            Err(error) => return Answer::Whole(wrong(&error)),
         };
+        let slot = wanted.routing_topic().map(|topic| routes.slot(topic));
+        let movable = slot.filter(|_| wanted.redirect);
+        if let Some(slot) = movable
+            && let Some(location) = routes.redirect(slot, request.uri(), wanted.redirected, now)
+        {
+            return Answer::Whole(redirect(location));
+        }
         let headers = stream_headers();
         if request.method() == Method::HEAD {
             let mut response = Response::new(Bytes::new());
@@ -103,9 +136,46 @@ impl Rules {
         Answer::Stream(Opening {
             follow: wanted.follow,
             user: wanted.user,
+            movable,
             headers,
         })
     }
+}
+
+/// The answer to a request that makes no sense.
+fn wrong(error: &RequestError) -> Response<Bytes> {
+    Problem::new(StatusCode::BAD_REQUEST, error.to_string())
+        .with_field(error.parameter())
+        .into_response()
+}
+
+/// Which edge streams belong on.
+fn route(query: &str, routes: &Routes) -> Response<Bytes> {
+    let topic = match routing_topic(query) {
+        Ok(topic) => topic,
+        Err(error) => return wrong(&error),
+    };
+    let Some(answer) = routes.answer(routes.slot(&topic)) else {
+        let detail = "no edge is known to have this slot: ask again, or connect to any";
+        let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        problem.retry_after = Some(NO_OWNER_RETRY);
+        return problem.into_response();
+    };
+    let mut response = Response::new(Bytes::from(answer));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Sends a client to another edge, for this once.
+fn redirect(location: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 fn stream_headers() -> HeaderMap {
@@ -131,7 +201,10 @@ pub(super) enum Shed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Origin;
+    use crate::{
+        edge::route::{Sight, tests::two},
+        model::{Layout, Origin, Topic},
+    };
 
     fn rules() -> Rules {
         Rules::new(&Settings {
@@ -148,7 +221,7 @@ mod tests {
             .header("origin", "https://app.example")
             .body(())
             .expect("a request");
-        rules().answer(&request, UnixMillis(0))
+        rules().answer(&request, &two(Sight::Clear), UnixMillis(0))
     }
 
     fn whole(method: &str, uri: &str) -> Response<Bytes> {
@@ -195,6 +268,63 @@ mod tests {
         let shed = rules().shed(opening);
         assert_eq!((shed.status(), shed.headers()), (StatusCode::OK, head.headers()));
         assert!(shed.body().starts_with(b"retry: "));
+    }
+
+    /// A user whose inbox is in a slot of the other edge, and one of this one's.
+    fn there_and_here() -> [String; 2] {
+        [true, false].map(|there| {
+            let mut users = (0..).map(|id: u32| id.to_string());
+            let belongs = |id: &String| {
+                let inbox = Topic::inbox(id).expect("valid");
+                let routes = two(Sight::Clear);
+                routes.is_misplaced(routes.slot(&inbox)) == there
+            };
+            users.find(belongs).expect("there is one")
+        })
+    }
+
+    #[test]
+    fn a_route_is_json_and_a_redirect_only_for_who_asks() {
+        let [there, here] = there_and_here();
+        let route = whole("GET", &format!("/v1/route?user={there}"));
+        assert_eq!(route.status(), 200);
+        assert_eq!(route.headers()["content-type"], "application/json");
+        assert_eq!(route.headers()["cache-control"], "no-store");
+        assert_eq!(route.headers()["access-control-allow-origin"], "https://app.example");
+        let body: serde_json::Value = serde_json::from_slice(route.body()).expect("JSON");
+        assert_eq!(body["url"], "http://edge-1.example:8080/");
+        for (uri, status) in [("/v1/route", 400), ("/v1/route?topic=a%20b", 400)] {
+            assert_eq!(whole("GET", uri).status(), status, "{uri}");
+        }
+        let sent = whole("GET", &format!("/v1/events?topic=a&user={there}&redirect=1"));
+        assert_eq!(sent.status(), 307);
+        assert_eq!(
+            sent.headers()["location"],
+            format!("http://edge-1.example:8080/v1/events?topic=a&user={there}&redirect=1&redirected=0")
+        );
+        for uri in [
+            format!("/v1/events?user={there}"),
+            format!("/v1/events?user={there}&redirect=1&redirected=1"),
+            format!("/v1/events?user={here}&redirect=1"),
+        ] {
+            let Answer::Stream(opening) = answer("GET", &uri) else {
+                panic!("{uri} is not a stream");
+            };
+            assert_eq!(opening.movable.is_some(), uri.contains("redirect=1"), "{uri}");
+        }
+    }
+
+    #[test]
+    fn without_an_owner_there_is_no_route() {
+        let routes = Routes::new(Layout::EMBEDDED, "edge-0", Vec::new(), |_| None, Sight::Clear);
+        let request = Request::get("/v1/route?user=1").body(()).expect("a request");
+        let Answer::Whole(response) = rules().answer(&request, &routes, UnixMillis(0)) else {
+            panic!("a stream");
+        };
+        assert_eq!(
+            (response.status(), &response.headers()["retry-after"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from(2))
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
     limits::{ConnectionPermit, Over, stay_away},
     relay::{Relay, Wire},
     request::resume,
+    streams::Terms,
     worker::Worker,
 };
 use crate::{
@@ -80,7 +81,7 @@ impl Bridge {
             self.sender.end(Messages::end(stay_away()));
         } else {
             // Becoming level is a message of its own: there is nothing to begin with.
-            Relay::<Messages, _>::open(worker, self.sender, None, self.follow, self.permit);
+            Relay::<Messages, _>::open(worker, self.sender, None, (self.follow, Terms::default()), self.permit);
         }
     }
 }

@@ -96,12 +96,13 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
             let coding = Coding::of(version);
             let headers = opening.headers.iter().map(|(name, value)| (name.as_str(), value));
             let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+            let terms = opening.terms();
             let head = frame::http1_head(&date, headers, coding, come_back_after(settings.retry));
             Socket::open(
                 &worker,
                 socket,
                 (head, coding),
-                opening.follow,
+                (opening.follow, terms),
                 (connection.permit, user),
             );
         }
@@ -166,7 +167,7 @@ impl Desk {
     /// The answer; none if the request is parked.
     fn answer(&self, request: &Request<Incoming>) -> Option<Response<Bytes>> {
         let rules = &self.worker.rules;
-        match rules.answer(request, UnixMillis::now()) {
+        match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
             Answer::Whole(response) => Some(response),
             Answer::Stream(opening) => match self.admit(&opening) {
                 Ok(user) => {

@@ -22,6 +22,7 @@ use super::{
     http::{Connection, Io},
     limits::{ConnectionPermit, Over, UserPermit, come_back_after},
     relay::{Relay, Wire},
+    streams::aged,
     worker::Worker,
 };
 use crate::{hub::Delivery, model::UnixMillis};
@@ -63,6 +64,9 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     let mut told = false;
     let mut next = deadline;
     let mut seen = requests.get();
+    // What comes back after this comes on another connection, and so perhaps to another node.
+    let ages = !settings.max_age.is_zero();
+    let old = Instant::now() + aged(settings.max_age);
     loop {
         tokio::select! {
             outcome = hyper.as_mut() => {
@@ -73,6 +77,10 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
             }
             // One that is over a limit makes room for the next to be told so.
             () = asked.notified(), if is_over && !told => {
+                hyper.as_mut().graceful_shutdown();
+                told = true;
+            }
+            () = sleep_until(old), if ages && !told => {
                 hyper.as_mut().graceful_shutdown();
                 told = true;
             }
@@ -146,7 +154,7 @@ impl Desk {
             let response = response.map(|body| Either::Left(Full::new(body)));
             future::ready(response).boxed_local()
         };
-        match rules.answer(request, UnixMillis::now()) {
+        match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
             Answer::Whole(response) => whole(response),
             Answer::Stream(opening) => match self.admit(&opening) {
                 Ok(permits) => self.open(opening, permits),
@@ -174,7 +182,8 @@ impl Desk {
         let (sender, receiver) = channel(self.worker.settings.send_queue);
         let beginning = frame::opening(come_back_after(self.worker.settings.retry));
         let permits = (permits, Rc::clone(&self.open));
-        Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), opening.follow, permits);
+        let terms = opening.terms();
+        Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), (opening.follow, terms), permits);
         respond(receiver, opening.headers).boxed_local()
     }
 }

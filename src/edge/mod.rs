@@ -7,7 +7,7 @@
 //! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ─▶ socket ─┐
 //!                                  └────────▶ http2 ─▶ relay ─┼─▶ hub
 //!                         (tonic) ─▶ grpc ──────────▶ relay ─┘
-//! request, cors, answer: what is answered      frame: byte for byte      streams, wheel: heartbeats and ends
+//! request, route, cors, answer: what is answered      frame: byte for byte      streams, wheel, moves: heartbeats and ends
 //! ```
 //!
 //! Build → bind → spawn → drain: [`Listeners::bind`], [`Edge::start`], [`EdgeHandle::drain`], [`EdgeHandle::stopped`].
@@ -22,8 +22,10 @@ mod http1;
 mod http2;
 pub mod limits;
 mod listener;
+mod moves;
 mod relay;
 pub mod request;
+mod route;
 mod socket;
 mod streams;
 mod wheel;
@@ -43,7 +45,11 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use self::{grpc::NoWorker, limits::Limits};
-pub use self::{grpc::SubscriberService, listener::Listeners};
+pub use self::{
+    grpc::SubscriberService,
+    listener::Listeners,
+    route::{EdgeAddress, Routes, Sight},
+};
 use crate::{
     bus::Bus,
     hub::HubSettings,
@@ -68,6 +74,12 @@ pub struct Settings {
     pub topics_per_stream: usize,
     /// Whose pages may read streams with credentials.
     pub cors_origins: Vec<Origin>,
+    /// After how long a stream is asked to come back, give or take a fifth; nothing: never.
+    pub max_age: Duration,
+    /// How many misplaced streams are asked a second to come back, and are then sent to their owner; 0: none.
+    pub moves_per_second: u32,
+    /// For how long the owners of slots must not have changed before anyone is moved.
+    pub settle: Duration,
 }
 
 impl Default for Settings {
@@ -80,6 +92,10 @@ impl Default for Settings {
             send_queue: 64 * 1024,
             topics_per_stream: 64,
             cors_origins: Vec::new(),
+            max_age: Duration::ZERO,
+            moves_per_second: 100,
+            // A node that restarts is back by then, as a rule.
+            settle: Duration::from_secs(5),
         }
     }
 }
@@ -98,6 +114,8 @@ pub struct Edge {
     pub log: Arc<dyn Log>,
     /// What is being published.
     pub bus: Arc<dyn Bus>,
+    /// Which edge has which slot.
+    pub routes: watch::Receiver<Arc<Routes>>,
 }
 
 impl Edge {
@@ -119,6 +137,7 @@ impl Edge {
         });
         let exits = Arc::new(exits);
         let address = listeners.address();
+        let workers = listeners.sockets.len();
         let mut bridges = Vec::new();
         for (number, listener) in listeners.sockets.into_iter().enumerate() {
             let (bridge, bridged) = mpsc::channel(BRIDGED);
@@ -130,6 +149,8 @@ impl Edge {
                 limits: Arc::clone(&limits),
                 log: Arc::clone(&self.log),
                 bus: Arc::clone(&self.bus),
+                routes: self.routes.clone(),
+                workers,
                 listener,
                 total: Arc::clone(&total),
                 bridged,

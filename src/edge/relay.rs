@@ -10,7 +10,7 @@ use std::{
 use super::{
     channel::{Sender, Turn},
     limits::stay_away,
-    streams::{Carrier, begins_now},
+    streams::{Carrier, Terms, begins_now},
     wheel::Tick,
     worker::Worker,
 };
@@ -49,7 +49,7 @@ impl<W: Wire, P: 'static> Relay<W, P> {
         worker: &Rc<Worker>,
         sender: Sender<W::Item>,
         beginning: Option<W::Item>,
-        follow: Follow,
+        (follow, terms): (Follow, Terms),
         permits: P,
     ) {
         let relay = Rc::new(Self {
@@ -61,7 +61,7 @@ impl<W: Wire, P: 'static> Relay<W, P> {
             _permits: permits,
             _wire: PhantomData,
         });
-        let key = worker.enter(Rc::clone(&relay) as Rc<dyn Carrier>);
+        let key = worker.enter(Rc::clone(&relay) as Rc<dyn Carrier>, terms);
         if !begins_now(&follow.start) {
             relay.begin();
         }

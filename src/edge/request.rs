@@ -6,6 +6,8 @@
 //! | `user` | who is asking (open mode: unverified); their inbox is followed too and does not count as a topic |
 //! | `last_event_id` | where to go on, for clients that cannot set the header first; the header wins |
 //! | `since` | where to begin without a cursor: a duration (`10m`) or `earliest` |
+//! | `redirect` | `1`: the client can be sent to the edge where the stream belongs |
+//! | `redirected` | when it was, in seconds since 1970; set by the edge that did so |
 //!
 //! The query is read as `URLSearchParams` reads it. Other parameters (`route`, cache busters) are ignored.
 
@@ -24,9 +26,19 @@ pub struct StreamRequest {
     pub follow: Follow,
     /// Who is asking, if they say.
     pub user: Option<User>,
+    /// Whether the client can be sent elsewhere: only if it says so. A browser's EventSource would go there for ever.
+    pub redirect: bool,
+    /// When it was sent here, in seconds since 1970, if it was.
+    pub redirected: Option<u64>,
 }
 
 impl StreamRequest {
+    /// The topic whose slot decides where the stream belongs.
+    #[must_use]
+    pub fn routing_topic(&self) -> Option<&Topic> {
+        self.user.as_ref().map(User::inbox).or(self.follow.topics.first())
+    }
+
     /// Reads a request.
     ///
     /// `last_event_id` is the header's value as it came: UTF-8 if this service issued it, and [`Start::Unknown`] if it did not.
@@ -41,6 +53,7 @@ impl StreamRequest {
     ) -> Result<Self, RequestError> {
         let mut topics = Vec::new();
         let (mut user, mut cursor, mut since) = (None, None, None);
+        let (mut redirect, mut redirected) = (None, None);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "topic" => add(&mut topics, &value, max_topics)?,
@@ -48,6 +61,8 @@ impl StreamRequest {
                 "user" => user = user.or(Some(value)),
                 "last_event_id" => cursor = cursor.or(Some(value)),
                 "since" => since = since.or(Some(value)),
+                "redirect" => redirect = redirect.or(Some(value)),
+                "redirected" => redirected = redirected.or(Some(value)),
                 _ => {}
             }
         }
@@ -70,8 +85,31 @@ impl StreamRequest {
         Ok(Self {
             follow: Follow { topics, start },
             user,
+            redirect: redirect.as_deref() == Some("1"),
+            redirected: redirected.and_then(|seconds| seconds.parse().ok()),
         })
     }
+}
+
+/// Whose place is asked for, `user=42` or `topic=orders`: the topic whose slot it is.
+///
+/// # Errors
+/// If there is neither, or what there is makes no sense.
+pub(super) fn routing_topic(query: &str) -> Result<Topic, RequestError> {
+    let of = |wanted: &str| {
+        form_urlencoded::parse(query.as_bytes())
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value)
+    };
+    if let Some(id) = of("user") {
+        let user = User::unverified(&id).map_err(|cause| RequestError::User { cause })?;
+        return Ok(user.inbox().clone());
+    }
+    let text = of("topic").ok_or(RequestError::NoPlace)?;
+    Topic::parse(&text).map_err(|cause| RequestError::Topic {
+        text: excerpt(&text),
+        cause,
+    })
 }
 
 fn add(topics: &mut Vec<Topic>, text: &str, max_topics: usize) -> Result<(), RequestError> {
@@ -124,6 +162,9 @@ pub enum RequestError {
     /// There is nothing to follow.
     #[error("name at least one topic: ?topic=orders&topic=quakes/ak")]
     NoTopic,
+    /// Nobody's place is asked for.
+    #[error("name the user or the first topic of the stream: ?user=42 or ?topic=orders")]
+    NoPlace,
     /// A topic is none.
     #[error("{text:?} is not a topic: {cause}")]
     Topic {
@@ -158,7 +199,7 @@ impl RequestError {
     pub const fn parameter(&self) -> &'static str {
         match self {
             Self::NoTopic | Self::Topic { .. } | Self::TooManyTopics { .. } => "topic",
-            Self::User { .. } => "user",
+            Self::User { .. } | Self::NoPlace => "user",
             Self::Since { .. } => "since",
         }
     }
@@ -251,6 +292,42 @@ mod tests {
         assert_eq!(start("last_event_id=1-1.1", Some("garbage")), Start::Unknown);
         let request = StreamRequest::parse("topic=t", Some(b"\xff\xfe"), 4, NOW).expect("never an error");
         assert_eq!(request.follow.start, Start::Unknown);
+    }
+
+    #[test]
+    fn only_who_says_so_can_be_sent_elsewhere() {
+        let asked = |query: &str| {
+            let request = parse(query, None).expect("valid");
+            let topic = request.routing_topic().expect("a topic").to_string();
+            (topic, request.redirect, request.redirected)
+        };
+        assert_eq!(asked("topic=b&topic=a"), ("b".to_owned(), false, None));
+        assert_eq!(asked("topic=b&user=7&redirect=1"), ("user:7".to_owned(), true, None));
+        assert_eq!(
+            asked("topic=b&redirect=true&redirected=x"),
+            ("b".to_owned(), false, None)
+        );
+        assert_eq!(
+            asked("topic=b&redirect=1&redirected=12"),
+            ("b".to_owned(), true, Some(12))
+        );
+    }
+
+    #[test]
+    fn a_place_is_a_users_or_a_topics() {
+        for (query, want) in [
+            ("user=42", Ok("user:42")),
+            ("topic=a&user=42", Ok("user:42")),
+            ("topic=quakes%2Fak&topic=b", Ok("quakes/ak")),
+            ("slot=3", Err("user")),
+            ("topic=a%20b", Err("topic")),
+            ("user=&topic=a", Err("user")),
+        ] {
+            let got = routing_topic(query)
+                .map(|topic| topic.to_string())
+                .map_err(|error| error.parameter());
+            assert_eq!(got.as_deref().map_err(|parameter| *parameter), want, "{query}");
+        }
     }
 
     #[test]

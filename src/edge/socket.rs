@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use super::{
     frame::{self, Coding, Frame},
     limits::{ConnectionPermit, UserPermit},
-    streams::{Carrier, Key, begins_now},
+    streams::{Carrier, Key, Terms, begins_now},
     wheel::Tick,
     worker::Worker,
 };
@@ -62,7 +62,7 @@ impl Socket {
         worker: &Rc<Worker>,
         stream: TcpStream,
         (head, coding): (Bytes, Coding),
-        follow: Follow,
+        (follow, terms): (Follow, Terms),
         permits: (ConnectionPermit, Option<UserPermit>),
     ) {
         let socket = Rc::new(Self {
@@ -77,7 +77,7 @@ impl Socket {
             }),
             _permits: permits,
         });
-        let key = worker.enter(Rc::clone(&socket) as Rc<dyn Carrier>);
+        let key = worker.enter(Rc::clone(&socket) as Rc<dyn Carrier>, terms);
         if !begins_now(&follow.start) {
             socket.begin();
         }

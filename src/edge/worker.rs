@@ -23,7 +23,9 @@ use super::{
     grpc, http,
     limits::{Admission, ConnectionPermit, Limits, Over, UserPermit},
     listener,
-    streams::{Carrier, Due, Key, Streams},
+    moves::Moves,
+    route::Routes,
+    streams::{Carrier, Due, Key, Streams, Terms},
     wheel::Tick,
 };
 use crate::{
@@ -44,6 +46,9 @@ pub(super) struct Parts {
     pub(super) limits: Arc<Limits>,
     pub(super) log: Arc<dyn Log>,
     pub(super) bus: Arc<dyn Bus>,
+    pub(super) routes: watch::Receiver<Arc<Routes>>,
+    /// How many workers the edge has.
+    pub(super) workers: usize,
     pub(super) listener: std::net::TcpListener,
     pub(super) total: Arc<AtomicUsize>,
     /// Streams that come another way than through the listener.
@@ -59,6 +64,8 @@ pub(super) struct Worker {
     pub(super) limits: Arc<Limits>,
     pub(super) hub: HubHandle,
     streams: RefCell<Streams>,
+    routes: watch::Receiver<Arc<Routes>>,
+    moves: RefCell<Moves>,
     draining: Cell<bool>,
     begin: Instant,
     now: Cell<Tick>,
@@ -75,9 +82,14 @@ impl Worker {
         self.draining.get()
     }
 
+    /// Which edge has which slot now.
+    pub(super) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.borrow())
+    }
+
     /// A stream begins.
-    pub(super) fn enter(&self, carrier: Rc<dyn Carrier>) -> Key {
-        self.streams.borrow_mut().enter(carrier, self.now())
+    pub(super) fn enter(&self, carrier: Rc<dyn Carrier>, terms: Terms) -> Key {
+        self.streams.borrow_mut().enter(carrier, terms, self.now())
     }
 
     /// A stream is over.
@@ -128,6 +140,7 @@ impl Worker {
     }
 
     async fn tick(self: Rc<Self>) -> Infallible {
+        let mut routes = self.routes.clone();
         let mut interval = tokio::time::interval(Tick::STEP);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -136,7 +149,30 @@ impl Worker {
             self.now.set(now);
             let due = self.streams.borrow_mut().advance(now);
             due.into_iter().for_each(Due::carry_out);
+            // An error means that they never change again.
+            if routes.has_changed().unwrap_or_default() {
+                self.moves.borrow_mut().pause(now);
+            }
+            if !self.is_draining() {
+                let routes = Arc::clone(&routes.borrow_and_update());
+                self.move_some(&routes, now);
+            }
         }
+    }
+
+    /// Sends as many misplaced streams on their way as may go now.
+    fn move_some(&self, routes: &Routes, now: Tick) {
+        let mut due = Vec::new();
+        let streams = self.streams.borrow();
+        let find = || streams.misplaced(|slot| routes.is_misplaced(slot));
+        self.moves.borrow_mut().tick(now, find, |key| {
+            let one = streams.dismiss(key);
+            let is_there = one.is_some();
+            due.extend(one);
+            is_there
+        });
+        drop(streams);
+        due.into_iter().for_each(Due::carry_out);
     }
 
     /// Waits until draining begins, has all streams end, and returns when they have, or else when the window is over.
@@ -193,7 +229,9 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             rules: Rules::new(&parts.settings),
             limits: parts.limits,
             hub,
-            streams: RefCell::new(Streams::new(parts.settings.heartbeat, parts.total)),
+            streams: RefCell::new(Streams::new(&parts.settings, parts.total)),
+            routes: parts.routes,
+            moves: RefCell::new(Moves::new(&parts.settings, parts.workers)),
             settings: parts.settings,
             draining: Cell::new(false),
             begin: Instant::now(),

@@ -68,6 +68,7 @@ pub fn admit(draft: Draft, settings: &Settings) -> Result<Admitted, Refusal> {
         event_type,
         data: draft.data.into(),
         key,
+        deadline: None,
     };
     Ok(if draft.ephemeral {
         Admitted::Ephemeral(publish)

@@ -6,7 +6,10 @@ use http::StatusCode;
 use tonic::Code;
 
 use super::{admit::Refusal, json::Malformed};
-use crate::journal::AppendError;
+use crate::{
+    journal::{AppendError, Placed, Unavailable},
+    model::Topic,
+};
 
 /// Why an event was not published, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +22,10 @@ pub enum IngestError {
     Malformed(#[from] Malformed),
     /// The journal did not append it.
     #[error(transparent)]
-    Append(#[from] AppendError),
+    Append(AppendError),
+    /// The journal appended it to some topics and not to others, which are of other shards.
+    #[error(transparent)]
+    Partly(#[from] Partly),
     /// The node takes nothing new.
     #[error("this node is draining and did not take the event: publish to another, or again when it is back")]
     Draining,
@@ -28,6 +34,28 @@ pub enum IngestError {
         "the deadline passed while the write was under way, the outcome is unknown: publish again with the same key"
     )]
     Deadline,
+}
+
+/// What became of an event, topic by topic, where it is not the same for all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} of {} topics have the event, the others do not or may not: publish again with the same key", self.placed(), self.topics.len())]
+pub struct Partly {
+    /// In the order of the draft.
+    pub topics: Vec<(Topic, Result<Placed, AppendError>)>,
+}
+
+impl Partly {
+    fn placed(&self) -> usize {
+        self.topics.iter().filter(|(_, outcome)| outcome.is_ok()).count()
+    }
+
+    /// After so long the others may have it too.
+    fn wait(&self) -> Option<Duration> {
+        let failures = self.topics.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
+        failures
+            .filter_map(|error| IngestError::Append(error.clone()).verdict().retry_after)
+            .max()
+    }
 }
 
 /// What a failure is called on each boundary.
@@ -44,9 +72,19 @@ pub struct Verdict {
 }
 
 impl IngestError {
+    /// What the journal says of an event of these topics.
+    pub(super) fn of(error: AppendError, topics: Vec<Topic>) -> Self {
+        match error {
+            AppendError::Partly { outcomes } => Self::Partly(Partly {
+                topics: topics.into_iter().zip(outcomes).collect(),
+            }),
+            error => Self::Append(error),
+        }
+    }
+
     /// The table.
     #[must_use]
-    pub const fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Verdict {
         const fn row(code: Code, status: StatusCode, wait: Option<u64>, label: &'static str) -> Verdict {
             let retry_after = match wait {
                 Some(seconds) => Some(Duration::from_secs(seconds)),
@@ -82,6 +120,47 @@ impl IngestError {
                 row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(1), "closed")
             }
             Self::Draining => row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(1), "draining"),
+            Self::Append(AppendError::Unavailable { cause, .. }) => {
+                let (wait, label) = match cause {
+                    Unavailable::NoHolder => (1, "no_holder"),
+                    Unavailable::Unreachable { .. } => (1, "unreachable"),
+                    Unavailable::Leaving { .. } => (1, "leaving"),
+                    Unavailable::NotHeld { .. } => (1, "not_held"),
+                    Unavailable::CatchingUp { .. } => (5, "catching_up"),
+                    Unavailable::Diverged { .. } => (30, "diverged"),
+                    Unavailable::NoNats { .. } => (1, "no_nats"),
+                    Unavailable::Unusable { .. } => (30, "unusable_stream"),
+                    Unavailable::NoQuorum { .. } => (1, "no_quorum"),
+                };
+                row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(wait), label)
+            }
+            Self::Append(AppendError::StreamFull { .. }) => row(
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                Some(30),
+                "stream_full",
+            ),
+            Self::Append(AppendError::TooSlow { .. }) => row(
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                Some(1),
+                "too_slow",
+            ),
+            Self::Append(AppendError::StreamRefused { .. }) => row(
+                Code::FailedPrecondition,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                None,
+                "stream_refused",
+            ),
+            // Over gRPC each topic's result says what became of it. Over HTTP it is not told as a success, nor as one of the failures that
+            // some clients retry by themselves: without a key that would publish twice.
+            Self::Partly(partly) => Verdict {
+                retry_after: partly.wait(),
+                ..row(Code::Ok, StatusCode::INTERNAL_SERVER_ERROR, None, "partly")
+            },
+            Self::Append(AppendError::Partly { .. }) => {
+                row(Code::Ok, StatusCode::INTERNAL_SERVER_ERROR, None, "partly")
+            }
             // Not UNAVAILABLE: clients retry that by themselves, and without a key a retry could publish twice.
             Self::Append(AppendError::Unknown { .. }) => row(
                 Code::Unknown,
@@ -99,7 +178,7 @@ impl IngestError {
         match self {
             Self::Refused(refusal) => Some(refusal.field()),
             Self::Malformed(malformed) => malformed.field(),
-            Self::Append(_) | Self::Draining | Self::Deadline => None,
+            Self::Append(_) | Self::Partly(_) | Self::Draining | Self::Deadline => None,
         }
     }
 }

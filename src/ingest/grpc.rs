@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, me
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
-    Draft, Ingest, IngestError, Published, Settings,
+    Draft, Ingest, IngestError, Partly, Published, Settings,
     pipeline::{Ended, Pipeline},
 };
 
@@ -37,7 +37,10 @@ impl Publisher for Service {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let deadline = deadline(request.metadata());
         self.ingest.check_open().map_err(|error| status(&error))?;
-        let outcome = async { self.ingest.publish(request.into_inner().into()).await?.await };
+        let publish = self
+            .ingest
+            .publish(request.into_inner().into(), deadline.map(Instant::into_std));
+        let outcome = async { publish.await?.await };
         let outcome = match deadline {
             Some(at) => tokio::time::timeout_at(at, outcome)
                 .await
@@ -46,6 +49,7 @@ impl Publisher for Service {
         };
         match outcome {
             Ok(published) => Ok(Response::new(published.into())),
+            Err(IngestError::Partly(partly)) => Ok(Response::new(partly.into())),
             Err(error) => Err(status(&error)),
         }
     }
@@ -65,6 +69,7 @@ impl Publisher for Service {
             Ok(((), outcome)) => Ok(PublishStreamResponse {
                 outcome: Some(match outcome {
                     Ok(published) => Outcome::Published(published.into()),
+                    Err(IngestError::Partly(partly)) => Outcome::Published(partly.into()),
                     Err(error) => Outcome::Error(publish_error(&error)),
                 }),
             }),
@@ -94,6 +99,31 @@ impl From<Published> for PublishResponse {
             sequence: landed.seq.map_or(0, |seq| seq.0),
             repeated: landed.repeated,
             error: None,
+        });
+        Self {
+            results: results.collect(),
+        }
+    }
+}
+
+impl From<Partly> for PublishResponse {
+    fn from(partly: Partly) -> Self {
+        let results = partly.topics.into_iter().map(|(topic, outcome)| {
+            let topic = topic.as_str().to_owned();
+            match outcome {
+                Ok(placed) => TopicResult {
+                    topic,
+                    sequence: placed.seq.0,
+                    repeated: placed.repeated,
+                    error: None,
+                },
+                Err(error) => TopicResult {
+                    topic,
+                    sequence: 0,
+                    repeated: false,
+                    error: Some(publish_error(&IngestError::Append(error))),
+                },
+            }
         });
         Self {
             results: results.collect(),

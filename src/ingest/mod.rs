@@ -12,7 +12,7 @@ mod server;
 mod tests;
 
 pub use admit::{Admitted, Draft, Refusal, admit};
-pub use error::{IngestError, Verdict};
+pub use error::{IngestError, Partly, Verdict};
 pub use publisher::{Ingest, Landed, Pending, Published};
 pub use server::{ServeError, ServerSettings, Services, serve};
 

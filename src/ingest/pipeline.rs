@@ -107,11 +107,12 @@ where
 
     fn place(&mut self, tag: T, draft: Draft) {
         let ingest = self.ingest.clone();
+        let deadline = self.deadline.as_ref().map(|at| at.deadline().into_std());
         self.placing = Some(Box::pin(async move {
             Placed {
                 tag,
                 bytes: draft.bytes(),
-                outcome: ingest.publish(draft).await,
+                outcome: ingest.publish(draft, deadline).await,
             }
         }));
     }

@@ -1,6 +1,6 @@
 //! From a draft to the journal, or to the bus.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -66,11 +66,11 @@ impl Ingest {
     }
 
     /// Checks a draft and gives it its place in the order, waiting while the journal has too much in flight. What comes back resolves when the
-    /// event is durable; dropping it undoes nothing.
+    /// event is durable; dropping it undoes nothing. After the deadline the journal tries nothing again; ending the wait is the caller's.
     ///
     /// # Errors
     /// If the draft is refused, or the journal takes nothing.
-    pub async fn publish(&self, draft: Draft) -> Result<Pending, IngestError> {
+    pub async fn publish(&self, draft: Draft, deadline: Option<Instant>) -> Result<Pending, IngestError> {
         match admit(draft, &self.settings)? {
             Admitted::Ephemeral(publish) => {
                 let published = self.send_ephemeral(publish);
@@ -78,9 +78,16 @@ impl Ingest {
             }
             Admitted::Durable(publish) => {
                 let topics = publish.topics.clone();
-                let ticket = self.journal.append(publish).await?;
+                let publish = Publish { deadline, ..publish };
+                let ticket = match self.journal.append(publish).await {
+                    Ok(ticket) => ticket,
+                    Err(error) => return Err(IngestError::of(error, topics)),
+                };
                 Ok(Box::pin(async move {
-                    let receipt = ticket.await?;
+                    let receipt = match ticket.await {
+                        Ok(receipt) => receipt,
+                        Err(error) => return Err(IngestError::of(error, topics)),
+                    };
                     let landed = topics.into_iter().zip(receipt.placed);
                     Ok(Published {
                         landed: landed

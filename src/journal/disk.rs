@@ -3,9 +3,11 @@
 use std::{
     fmt, io,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use crate::log::Store;
 
 /// How old a measurement may be: compaction, and whoever else writes to the disk, do not say how much.
 const FRESH: Duration = Duration::from_millis(100);
@@ -61,6 +63,25 @@ pub struct DiskFull {
     pub available: u64,
     /// How many have to be.
     pub reserve: u64,
+}
+
+/// The disk that journals write to. All that are on the same one share it: what one writes the others lack.
+#[derive(Debug, Clone)]
+pub struct Disk(pub(super) Arc<DiskGauge>);
+
+impl Disk {
+    /// How many bytes have to stay free for each store beside the first. Memory that is not flushed they have in common, but each has a
+    /// write-ahead log that is allocated ahead of time, a manifest and logs of its own, and a batch under way.
+    const FURTHER_STORE: u64 = 96 << 20;
+
+    /// A disk with so many stores on it. Nothing is appended while it is fuller than a mark, in per cent, or less is left than the stores may
+    /// need to flush what they have in memory and to be opened again.
+    #[must_use]
+    pub fn new(probe: DiskProbe, high_water_percent: u8, stores: usize) -> Self {
+        let further = u64::try_from(stores.saturating_sub(1)).unwrap_or(u64::MAX);
+        let reserve = Store::RESERVE.saturating_add(further.saturating_mul(Self::FURTHER_STORE));
+        Self(Arc::new(DiskGauge::new(probe, high_water_percent, reserve)))
+    }
 }
 
 /// Remembers the last measurement, so that asking is cheap.
@@ -208,6 +229,28 @@ mod tests {
             let said = ["mark of 95 %", "reserve of 3 MiB"];
             assert!(said.iter().all(|bound| text.contains(bound)), "{text}");
         }
+    }
+
+    #[test]
+    fn more_stores_need_more_room_and_what_one_writes_the_others_see() {
+        let left = Arc::new(AtomicU64::new(Store::RESERVE));
+        let disk = |stores| {
+            let left = Arc::clone(&left);
+            let probe = move || {
+                let available = left.load(Ordering::SeqCst);
+                Ok(DiskSpace { used: 0, available })
+            };
+            Disk::new(Box::new(probe), 100, stores)
+        };
+        assert_eq!(disk(1).0.check(), Ok(()));
+        assert!(disk(2).0.check().is_err());
+        left.store(2 * Store::RESERVE, Ordering::SeqCst);
+        let one = disk(2);
+        let other = one.clone();
+        assert_eq!(one.0.check(), Ok(()));
+        left.store(0, Ordering::SeqCst);
+        other.0.wrote(FRESH_BYTES);
+        assert!(one.0.check().is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use super::{
     AppendError, Journal, Ticket,
     clock::Clock,
-    disk::{DiskFull, DiskGauge, DiskProbe, DiskSpace},
+    disk::{Disk, DiskFull, DiskProbe, DiskSpace},
     writer::{Entry, Writer},
 };
 use crate::{
@@ -91,7 +91,7 @@ pub struct LocalJournal {
 /// What the writer and those who ask it share.
 #[derive(Debug)]
 pub(super) struct Health {
-    disk: DiskGauge,
+    disk: Disk,
     failed: OnceLock<String>,
 }
 
@@ -101,12 +101,12 @@ impl Health {
         if let Some(cause) = self.failed.get() {
             return Err(AppendError::ReadOnly { cause: cause.clone() });
         }
-        self.disk.check().map_err(AppendError::DiskFull)
+        self.disk.0.check().map_err(AppendError::DiskFull)
     }
 
     /// Notes that so many bytes were written.
     pub(super) fn wrote(&self, bytes: usize) {
-        self.disk.wrote(bytes as u64);
+        self.disk.0.wrote(bytes as u64);
     }
 
     /// Refuses everything from now on.
@@ -131,10 +131,25 @@ impl LocalJournal {
         settings: Settings,
         surroundings: Surroundings,
     ) -> std::io::Result<Arc<Self>> {
+        let disk = Disk::new(surroundings.disk, settings.disk_high_water_percent, 1);
+        Self::start_on(&disk, store, bus, settings, surroundings.clock)
+    }
+
+    /// The same for one of several stores on a disk, whose mark it goes by.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start_on(
+        disk: &Disk,
+        store: Arc<Store>,
+        bus: Arc<dyn Bus>,
+        settings: Settings,
+        clock: Box<dyn Fn() -> UnixMillis + Send>,
+    ) -> std::io::Result<Arc<Self>> {
         let (sender, queue) = mpsc::channel(settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
         let (writing, written) = watch::channel(());
         let health = Arc::new(Health {
-            disk: DiskGauge::new(surroundings.disk, settings.disk_high_water_percent, Store::RESERVE),
+            disk: disk.clone(),
             failed: OnceLock::new(),
         });
         let name = format!("journal-{}", store.shard());
@@ -142,7 +157,7 @@ impl LocalJournal {
             store,
             bus,
             queue,
-            clock: Clock::new(surroundings.clock),
+            clock: Clock::new(clock),
             key_window: settings.key_window,
             health: Arc::clone(&health),
             _writing: writing,
@@ -163,7 +178,8 @@ impl LocalJournal {
             Err(AppendError::ReadOnly { cause }) => Status::ReadOnly { cause },
             _ if self.sender().is_none() => Status::Closed,
             Err(AppendError::DiskFull(full)) => Status::DiskFull(full),
-            Ok(()) | Err(AppendError::Closed | AppendError::Unknown { .. }) => Status::Writable,
+            // Nothing else is said of a local journal as a whole.
+            Ok(()) | Err(_) => Status::Writable,
         }
     }
 

@@ -3,14 +3,21 @@
 mod clock;
 mod digest;
 mod disk;
+mod error;
+pub mod jetstream;
+mod lane;
 mod local;
+pub mod routed;
+pub mod service;
+mod wire;
 mod writer;
 
 use futures::future::BoxFuture;
 
 pub use self::{
     digest::{digest, send_digests},
-    disk::{DiskFull, DiskProbe, DiskSpace},
+    disk::{Disk, DiskFull, DiskProbe, DiskSpace},
+    error::{AppendError, Unavailable},
     local::{CloseError, LocalJournal, Settings, Status, Surroundings},
 };
 use crate::model::{Publish, Seq};
@@ -18,10 +25,13 @@ use crate::model::{Publish, Seq};
 /// Appends events durably. One suite (`tests/contract/journal.rs`) holds every implementation to this:
 ///
 /// - **Durable:** a ticket resolves with a receipt only when the event survives the loss of this process and of its machine's power
-///   (embedded: fsynced; in a cluster: replicated). What resolves with an error that is not [`AppendError::Unknown`] was not appended and never will be.
-/// - **Ordered:** sequences are strictly increasing within a shard; appends of one caller, one awaited after the other, are in that order.
+///   (embedded: fsynced; in a cluster: replicated). What resolves with an error was not appended and never will be, but for
+///   [`AppendError::Unknown`], and for those topics of [`AppendError::Partly`] that have the event or may have it.
+/// - **Ordered:** sequences are strictly increasing within a shard; appends of one caller to one shard, one awaited after the other, are in that
+///   order, whatever fails in between. One that is [`Unknown`](AppendError::Unknown) may come later than that, if at all.
 /// - **Whole:** within a shard, all topics of one publish are appended, next to each other, or none.
 /// - **Once:** a repeat of a key on a topic within the window gives that topic the first sequence and appends nothing, across restarts.
+/// - **In time:** after the deadline of a publish nothing more is tried for it.
 /// - **Announced:** what was appended is announced on the bus after it is durable and readable from the log.
 pub trait Journal: Send + Sync + 'static {
     /// Takes its place in the order, waiting while too much is in flight, and returns a ticket that resolves when the event is
@@ -46,29 +56,4 @@ pub struct Placed {
     pub seq: Seq,
     /// Whether the key was known: the sequence is the first one's, and nothing was appended.
     pub repeated: bool,
-}
-
-/// Why an event was not appended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The disk is nearly full.
-    #[error(
-        "{0}: free some space, shorten the retention, or raise `journal.disk_high_water_percent` if it is the mark that was passed"
-    )]
-    DiskFull(DiskFull),
-    /// A write failed earlier: nothing more is written, so that what was acknowledged stays true. Reading goes on.
-    #[error("this node refuses writes since one failed ({cause}): see to its disk, then restart it")]
-    ReadOnly {
-        /// What failed.
-        cause: String,
-    },
-    /// The node is stopping.
-    #[error("this node is shutting down: publish to another, or again when it is back")]
-    Closed,
-    /// The write was under way when it failed: the event may or may not be durable.
-    #[error("the write failed under way ({cause}), the outcome is unknown: publish again with the same key")]
-    Unknown {
-        /// What failed.
-        cause: String,
-    },
 }

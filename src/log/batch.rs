@@ -7,8 +7,9 @@ use rocksdb::WriteBatch;
 use super::{
     keys,
     options::Column,
+    retention::Floor,
     store::{Columns, Head, Milestone, Store, StoreError, durably},
-    value::{StoredBody, StoredEvent, StoredHead, StoredKey, StoredMilestone, StoredSeq, encode},
+    value::{StoredBody, StoredEvent, StoredFloor, StoredHead, StoredKey, StoredMilestone, StoredSeq, encode},
 };
 use crate::model::{EventType, PublishKey, Seq, Slot, Topic, UnixMillis};
 
@@ -25,6 +26,10 @@ pub(crate) struct Batch<'s> {
     write: WriteBatch,
     head: Head,
     slots: HashMap<Slot, Seq>,
+    /// Where the floor is to be, if the batch leaves something out.
+    floor: Option<Floor>,
+    /// Whether there is anything to write.
+    moved: bool,
 }
 
 /// One event of a batch, for one or several topics.
@@ -46,12 +51,19 @@ impl<'s> Batch<'s> {
             write: WriteBatch::default(),
             head: store.head(),
             slots: HashMap::new(),
+            floor: None,
+            moved: false,
         }
     }
 
     /// The last sequence, with what is in the batch.
     pub(crate) const fn last(&self) -> Seq {
         self.head.last
+    }
+
+    /// The time of the last event, with what is in the batch.
+    pub(crate) const fn time(&self) -> UnixMillis {
+        self.head.time
     }
 
     /// The last sequence of a slot, with what is in the batch; 0 if it has none.
@@ -90,7 +102,28 @@ impl<'s> Batch<'s> {
         })?;
         self.head.last = last;
         self.head.time = event.time;
+        self.moved = true;
         Ok(())
+    }
+
+    /// In a replica: the shard has come to `last`, where the message is the one that `tail` tells.
+    pub(crate) fn reach(&mut self, last: Seq, tail: u64) {
+        self.moved |= last != self.head.last;
+        self.head.last = last;
+        self.head.tail = tail;
+    }
+
+    /// In a replica: what lies up to `last` cannot be had any more. History begins after it.
+    pub(crate) fn leave_out(&mut self, last: Seq) {
+        self.reach(last, 0);
+        // The next event sets one: the floor stands on milestones.
+        self.head.milestone = None;
+        let reclaimed = self.store.lock_floor().reclaimed;
+        self.floor = Some(Floor {
+            seq: last.next(),
+            bytes: self.head.bytes,
+            reclaimed,
+        });
     }
 
     /// Notes the first use of a publisher's key on a topic.
@@ -114,10 +147,16 @@ impl<'s> Batch<'s> {
 
     /// Makes it durable, then readable. A batch without events writes nothing.
     pub(crate) fn commit(mut self) -> Result<(), StoreError> {
-        if self.slots.is_empty() {
+        if !self.moved {
             return Ok(());
         }
+        // Retention moves the floor too: what is on the disk and what reads go by have to be the same one.
+        let kept = self.floor.map(|floor| (self.store.lock_floor(), floor));
         self.write()?;
+        if let Some((mut kept, floor)) = kept {
+            *kept = floor;
+            self.store.raise_floor(floor.seq);
+        }
         Arc::make_mut(&mut self.head.slots).extend(self.slots);
         self.store.advance(self.head);
         Ok(())
@@ -135,8 +174,12 @@ impl<'s> Batch<'s> {
                 last: self.head.last.0,
                 time_ms: self.head.time.0,
                 bytes: self.head.bytes,
+                tail: self.head.tail,
             };
             write.put_cf(meta, keys::HEAD, encode(&head));
+            if let Some(floor) = self.floor {
+                write.put_cf(meta, keys::FLOOR, encode(&StoredFloor::from(floor)));
+            }
             Ok(db.db.write_opt(write, &durably())?)
         })
     }

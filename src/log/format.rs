@@ -6,10 +6,11 @@
 //! slots = 1
 //! shards = 1
 //! ```
+//! In a cluster it also says what the directory's place there is ([`Home`]): `ordinal` and `ingest_nodes`, or `replica = true`.
 //! Beside it is one RocksDB store per shard that this node holds, `shard-0` and so on.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,68 @@ struct Described {
     format: u32,
     slots: u32,
     shards: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ordinal: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ingest_nodes: Option<u32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    replica: bool,
+}
+
+impl Described {
+    fn new(layout: Layout, home: Home) -> Self {
+        let (ordinal, ingest_nodes) = match home {
+            Home::Owner { ordinal, nodes } => (Some(ordinal), Some(nodes)),
+            Home::Alone | Home::Replica => (None, None),
+        };
+        Self {
+            tidings: MAGIC.to_owned(),
+            format: FORMAT,
+            slots: layout.slots(),
+            shards: layout.shards(),
+            ordinal,
+            ingest_nodes,
+            replica: home == Home::Replica,
+        }
+    }
+
+    fn home(&self) -> Result<Home, String> {
+        match (self.ordinal, self.ingest_nodes, self.replica) {
+            (None, None, false) => Ok(Home::Alone),
+            (None, None, true) => Ok(Home::Replica),
+            (Some(ordinal), Some(nodes), false) => Ok(Home::Owner { ordinal, nodes }),
+            _ => Err("it says of its place in a cluster what cannot be".to_owned()),
+        }
+    }
+}
+
+/// What a data directory is to a deployment. Fixed for the life of its data: under another the directory would be asked for what it never had,
+/// or be wiped where it is the only copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// Of the one process that there is.
+    Alone,
+    /// Of one of a cluster's ingest nodes under `journal = "rocksdb"`: the only copy of the shards that this node owns.
+    Owner {
+        /// Which of the ingest nodes: 0 to `nodes - 1`.
+        ordinal: u32,
+        /// Among how many ingest nodes the shards are placed.
+        nodes: u32,
+    },
+    /// Of a cluster's ingest node under `journal = "jetstream"`: a copy of what the streams hold.
+    Replica,
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alone => write!(f, "`tidings serve`"),
+            Self::Owner { ordinal, nodes } => {
+                write!(f, "ingest node {ordinal} of {nodes} with `journal.kind = \"rocksdb\"`")
+            }
+            Self::Replica => write!(f, "an ingest node with `journal.kind = \"jetstream\"`"),
+        }
+    }
 }
 
 /// The part that every format has.
@@ -90,6 +153,19 @@ pub enum OpenError {
         /// The layout that was asked for.
         configured: Layout,
     },
+    /// It has another place in the deployment, so that it holds other shards, or holds them otherwise.
+    #[error(
+        "{} is the data directory of {found}, and this is {configured}: which node owns what is fixed for the life of the data, so set it back (`cluster.ordinal`, `cluster.ingest_nodes`, `journal.kind`) or begin with another directory",
+        dir.display()
+    )]
+    OtherHome {
+        /// The directory.
+        dir: PathBuf,
+        /// What it was made for.
+        found: Home,
+        /// What it was to be used for.
+        configured: Home,
+    },
     /// A shard's store is another shard's.
     #[error("{} holds shard {found} and not shard {expected}: put the directories back under their own names", dir.display())]
     OtherShard {
@@ -129,7 +205,7 @@ fn advice(cause: &str) -> String {
 }
 
 /// Checks that a directory is a data directory of this layout, or makes it one if it is new or empty. Answers where the shard's store is.
-pub(super) fn claim(dir: &Path, layout: Layout, shard: Shard) -> Result<PathBuf, OpenError> {
+pub(super) fn claim(dir: &Path, layout: Layout, home: Home, shard: Shard) -> Result<PathBuf, OpenError> {
     let io = |path: &Path| {
         let path = path.to_path_buf();
         move |cause| OpenError::Io { path, cause }
@@ -137,10 +213,10 @@ pub(super) fn claim(dir: &Path, layout: Layout, shard: Shard) -> Result<PathBuf,
     make(dir).map_err(io(dir))?;
     let file = dir.join(FILE);
     match fs::read_to_string(&file) {
-        Ok(text) => check(dir, &file, &text, layout)?,
+        Ok(text) => check(dir, &file, &text, layout, home)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             refuse_foreign(dir)?;
-            describe(dir, &file, layout).map_err(io(&file))?;
+            describe(dir, &file, layout, home).map_err(io(&file))?;
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             let cause = "it is not text".to_owned();
@@ -149,8 +225,29 @@ pub(super) fn claim(dir: &Path, layout: Layout, shard: Shard) -> Result<PathBuf,
         Err(error) => return Err(io(&file)(error)),
     }
     let store = dir.join(format!("shard-{shard}"));
+    let wiped = being_wiped(&store);
+    if wiped.exists() {
+        fs::remove_dir_all(&wiped).map_err(io(&wiped))?;
+    }
     make(&store).map_err(io(&store))?;
     Ok(store)
+}
+
+/// Takes everything out of a shard's store. A crash in between leaves it empty or as it was.
+pub(super) fn wipe(store: &Path) -> Result<(), OpenError> {
+    let io = |cause| OpenError::Io {
+        path: store.to_path_buf(),
+        cause,
+    };
+    let wiped = being_wiped(store);
+    fs::rename(store, &wiped).map_err(io)?;
+    make(store).map_err(io)?;
+    fs::remove_dir_all(&wiped).map_err(io)
+}
+
+/// What a store is called while it is taken away.
+fn being_wiped(store: &Path) -> PathBuf {
+    store.with_extension("wiped")
 }
 
 /// Makes a directory, and those above it, so that they are there after a loss of power too: a sync of what is in a directory says nothing
@@ -170,7 +267,7 @@ fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn check(dir: &Path, file: &Path, text: &str, layout: Layout) -> Result<(), OpenError> {
+fn check(dir: &Path, file: &Path, text: &str, layout: Layout, home: Home) -> Result<(), OpenError> {
     let damaged = |cause: String| OpenError::Damaged {
         file: file.to_path_buf(),
         cause,
@@ -192,6 +289,14 @@ fn check(dir: &Path, file: &Path, text: &str, layout: Layout) -> Result<(), Open
             dir: dir.to_path_buf(),
             found,
             configured: layout,
+        });
+    }
+    let found = described.home().map_err(damaged)?;
+    if found != home {
+        return Err(OpenError::OtherHome {
+            dir: dir.to_path_buf(),
+            found,
+            configured: home,
         });
     }
     Ok(())
@@ -224,14 +329,8 @@ fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Writes the description so that after a crash it is there whole or not at all.
-fn describe(dir: &Path, file: &Path, layout: Layout) -> io::Result<()> {
-    let described = Described {
-        tidings: MAGIC.to_owned(),
-        format: FORMAT,
-        slots: layout.slots(),
-        shards: layout.shards(),
-    };
-    let text = toml::to_string(&described).map_err(io::Error::other)?;
+fn describe(dir: &Path, file: &Path, layout: Layout, home: Home) -> io::Result<()> {
+    let text = toml::to_string(&Described::new(layout, home)).map_err(io::Error::other)?;
     let unfinished = dir.join(UNFINISHED);
     fs::write(&unfinished, text)?;
     fs::File::open(&unfinished)?.sync_all()?;
@@ -254,7 +353,7 @@ mod tests {
         let parent = fresh();
         let dir = parent.path().join("new/data");
         for _ in 0..2 {
-            let store = claim(&dir, Layout::EMBEDDED, SHARD).expect("ours");
+            let store = claim(&dir, Layout::EMBEDDED, Home::Alone, SHARD).expect("ours");
             assert_eq!(store, dir.join("shard-0"));
         }
         let text = fs::read_to_string(dir.join(FILE)).expect("written");
@@ -269,7 +368,7 @@ mod tests {
         let dir = fresh();
         fs::write(dir.path().join(UNFINISHED), "tid").expect("written");
         fs::create_dir(dir.path().join("lost+found")).expect("made");
-        claim(dir.path(), Layout::EMBEDDED, SHARD).expect("as good as empty");
+        claim(dir.path(), Layout::EMBEDDED, Home::Alone, SHARD).expect("as good as empty");
     }
 
     #[test]
@@ -280,18 +379,53 @@ mod tests {
             "tidings = \"data directory\"\nformat = 2\nrings = 3\n",
         )
         .expect("written");
-        let error = claim(dir.path(), Layout::EMBEDDED, SHARD).expect_err("newer");
+        let error = claim(dir.path(), Layout::EMBEDDED, Home::Alone, SHARD).expect_err("newer");
         assert!(matches!(error, OpenError::Newer { found: 2, .. }), "{error}");
     }
 
     #[test]
     fn another_layout_is_refused_and_both_are_named() {
         let dir = fresh();
-        claim(dir.path(), Layout::new(1_024, 3).expect("valid"), SHARD).expect("new");
-        let error = claim(dir.path(), Layout::EMBEDDED, SHARD).expect_err("another layout");
+        claim(dir.path(), Layout::new(1_024, 3).expect("valid"), Home::Alone, SHARD).expect("new");
+        let error = claim(dir.path(), Layout::EMBEDDED, Home::Alone, SHARD).expect_err("another layout");
         let text = error.to_string();
         assert!(text.contains("made for 1024 slots over 3 shards"), "{text}");
         assert!(text.contains("says 1 over 1"), "{text}");
+    }
+
+    #[test]
+    fn another_home_is_refused_and_both_are_named() {
+        let layout = Layout::new(1_024, 8).expect("valid");
+        let owner = |ordinal, nodes| Home::Owner { ordinal, nodes };
+        let homes = [Home::Alone, owner(0, 2), owner(1, 2), owner(0, 3), Home::Replica];
+        for made_for in homes {
+            let dir = fresh();
+            claim(dir.path(), layout, made_for, SHARD).expect("new");
+            for asked in homes {
+                match claim(dir.path(), layout, asked, SHARD) {
+                    Ok(_) => assert_eq!(asked, made_for),
+                    Err(error @ OpenError::OtherHome { .. }) => {
+                        let text = error.to_string();
+                        assert!(asked != made_for && text.contains(&made_for.to_string()), "{text}");
+                        assert!(text.contains(&asked.to_string()), "{text}");
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_being_wiped_is_gone_and_the_store_is_empty() {
+        let dir = fresh();
+        let store = claim(dir.path(), Layout::EMBEDDED, Home::Replica, SHARD).expect("new");
+        fs::write(store.join("CURRENT"), "x").expect("written");
+        wipe(&store).expect("wiped");
+        assert_eq!(fs::read_dir(&store).expect("there").count(), 0);
+        // A crash while it was taken away.
+        fs::create_dir(being_wiped(&store)).expect("made");
+        claim(dir.path(), Layout::EMBEDDED, Home::Replica, SHARD).expect("ours");
+        assert!(!being_wiped(&store).exists());
     }
 
     #[test]
@@ -306,12 +440,12 @@ mod tests {
         ] {
             let dir = fresh();
             fs::write(dir.path().join(FILE), text).expect("written");
-            let error = claim(dir.path(), Layout::EMBEDDED, SHARD).expect_err("damaged");
+            let error = claim(dir.path(), Layout::EMBEDDED, Home::Alone, SHARD).expect_err("damaged");
             assert!(matches!(error, OpenError::Damaged { .. }), "{text:?}: {error}");
         }
         let dir = fresh();
         fs::write(dir.path().join(FILE), [0xff, 0xfe]).expect("written");
-        let error = claim(dir.path(), Layout::EMBEDDED, SHARD).expect_err("damaged");
+        let error = claim(dir.path(), Layout::EMBEDDED, Home::Alone, SHARD).expect_err("damaged");
         assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     }
 
@@ -323,7 +457,7 @@ mod tests {
         ] {
             let dir = fresh();
             fs::write(dir.path().join(name), "precious").expect("written");
-            let error = claim(dir.path(), Layout::EMBEDDED, SHARD).expect_err("foreign");
+            let error = claim(dir.path(), Layout::EMBEDDED, Home::Alone, SHARD).expect_err("foreign");
             assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
             assert!(error.to_string().contains(expected), "{error}");
             assert_eq!(
@@ -339,7 +473,7 @@ mod tests {
         let dir = fresh();
         let file = dir.path().join("file");
         fs::write(&file, "").expect("written");
-        let error = claim(&file, Layout::EMBEDDED, SHARD).expect_err("a file");
+        let error = claim(&file, Layout::EMBEDDED, Home::Alone, SHARD).expect_err("a file");
         assert!(matches!(error, OpenError::Io { .. }), "{error}");
     }
 }

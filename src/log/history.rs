@@ -25,7 +25,7 @@ impl History {
     }
 
     /// Its epochs, each with the sequence after which it begins.
-    pub(super) fn epochs(&self) -> impl ExactSizeIterator<Item = (Epoch, Seq)> + '_ {
+    pub(super) fn epochs(&self) -> impl ExactSizeIterator<Item = (Epoch, Seq)> + DoubleEndedIterator + '_ {
         self.epochs.iter().copied()
     }
 

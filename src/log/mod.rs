@@ -20,8 +20,9 @@ use futures::future::BoxFuture;
 
 pub(crate) use self::batch::{Appended, Batch};
 pub use self::{
-    format::{FORMAT, OpenError},
+    format::{FORMAT, Home, OpenError},
     local::LocalLog,
+    options::StoreMemory,
     remote::{RemoteLog, RemoteSettings},
     retention::{Retention, keep},
     store::{Store, StoreError},

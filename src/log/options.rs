@@ -12,7 +12,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use rocksdb::{BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+use rocksdb::{
+    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, LogLevel, Options,
+    WriteBufferManager,
+};
 
 use super::{
     keys,
@@ -30,6 +33,32 @@ const MEMTABLES: i32 = 2;
 const WAL_BYTES: usize = 128 * MIB;
 const INFO_LOGS: usize = 2;
 const INFO_LOG_BYTES: usize = 4 * MIB;
+/// What is written but not flushed takes about this much memory at most, over all stores that share it.
+const WRITE_BUFFERS: usize = 96 * MIB;
+
+/// Memory that stores share: all those of a node, so that eight shards take no more than one.
+#[derive(Clone)]
+pub struct StoreMemory {
+    cache: Cache,
+    buffers: WriteBufferManager,
+}
+
+impl StoreMemory {
+    /// `cache_bytes`: memory for blocks that were read.
+    #[must_use]
+    pub fn new(cache_bytes: usize) -> Self {
+        Self {
+            cache: Cache::new_lru_cache(cache_bytes),
+            buffers: WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS, false),
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreMemory").finish_non_exhaustive()
+    }
+}
 
 impl Store {
     /// How many bytes of the disk have to stay free, so that the store can flush what it has in memory, begin another write-ahead log,
@@ -119,7 +148,7 @@ impl Bounds {
 }
 
 /// The options of the database as a whole.
-pub(super) fn database() -> Options {
+pub(super) fn database(memory: &StoreMemory) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -128,7 +157,7 @@ pub(super) fn database() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_total_wal_size(WAL_BYTES as u64);
-    options.set_db_write_buffer_size(96 * MIB);
+    options.set_write_buffer_manager(&memory.buffers);
     options.set_bytes_per_sync(MIB as u64);
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(INFO_LOG_BYTES);
@@ -147,9 +176,9 @@ const fn write_buffer(column: Column) -> usize {
 }
 
 /// The options of one column family.
-pub(super) fn column(column: Column, cache: &Cache, bounds: &Arc<Bounds>) -> Options {
+pub(super) fn column(column: Column, memory: &StoreMemory, bounds: &Arc<Bounds>) -> Options {
     let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(cache);
+    blocks.set_block_cache(&memory.cache);
     if matches!(column, Column::Keys | Column::Bodies) {
         // The two that are looked up rather than scanned.
         blocks.set_bloom_filter(10.0, false);

@@ -21,7 +21,7 @@ use crate::model::{Epoch, Event, EventType, Seq, Topic, UnixMillis};
 
 impl Store {
     /// One page of the events of some topics.
-    pub(super) fn replay(&self, request: &ReplayRequest) -> Result<Replay, StoreError> {
+    pub(crate) fn replay(&self, request: &ReplayRequest) -> Result<Replay, StoreError> {
         self.replay_while(request, || {})
     }
 

@@ -52,6 +52,16 @@ impl Floor {
     }
 }
 
+impl From<Floor> for StoredFloor {
+    fn from(floor: Floor) -> Self {
+        Self {
+            seq: floor.seq.0,
+            bytes: floor.bytes,
+            reclaimed: floor.reclaimed,
+        }
+    }
+}
+
 impl From<StoredFloor> for Floor {
     fn from(stored: StoredFloor) -> Self {
         Self {
@@ -172,18 +182,14 @@ impl Store {
     }
 
     fn write_floor(&self, floor: Floor) -> Result<(), StoreError> {
-        let stored = StoredFloor {
-            seq: floor.seq.0,
-            bytes: floor.bytes,
-            reclaimed: floor.reclaimed,
-        };
+        let stored = StoredFloor::from(floor);
         self.with(|db| {
             let meta = db.column(Column::Meta);
             Ok(db.db.put_cf_opt(meta, keys::FLOOR, encode(&stored), &durably())?)
         })
     }
 
-    fn lock_floor(&self) -> MutexGuard<'_, Floor> {
+    pub(super) fn lock_floor(&self) -> MutexGuard<'_, Floor> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,16 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use rocksdb::{
-    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, IteratorMode, ReadOptions, WriteOptions,
-};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, IteratorMode, ReadOptions, WriteOptions};
 
 use super::{
     Heads, ReadError,
-    format::{self, OpenError},
+    format::{self, Home, OpenError},
     history::History,
     keys,
-    options::{self, Bounds, Column},
+    options::{self, Bounds, Column, StoreMemory},
     retention::Floor,
     value::{
         StoredEpoch, StoredFloor, StoredHead, StoredIdentity, StoredKey, StoredMilestone, StoredSeq, ValueError,
@@ -32,6 +30,7 @@ pub struct Store {
     shard: Shard,
     epoch: Epoch,
     history: History,
+    is_replica: bool,
     /// `None` once it is closed. Readers hold the lock for one page at most, so closing waits for them and then is final.
     db: RwLock<Option<DB>>,
     head: Mutex<Head>,
@@ -49,6 +48,8 @@ pub(crate) struct Head {
     pub(crate) time: UnixMillis,
     /// How many bytes the shard has been given since the beginning.
     pub(crate) bytes: u64,
+    /// In a replica, what tells the message at `last` from any other: 0 if it is not known.
+    pub(crate) tail: u64,
     /// The last milestone.
     pub(crate) milestone: Option<Milestone>,
     /// The last sequence of each slot that has one.
@@ -72,39 +73,92 @@ impl Store {
     /// # Errors
     /// If the directory is not Tidings' own, is of another layout or a newer version, is in use, or cannot be read or written.
     pub fn open(dir: &Path, layout: Layout, shard: Shard, cache_bytes: usize) -> Result<Arc<Self>, OpenError> {
-        let dir = format::claim(dir, layout, shard)?;
+        Self::open_in(dir, layout, Home::Alone, shard, &StoreMemory::new(cache_bytes))
+    }
+
+    /// The same for a node of a cluster that owns the shard: its disk is where the shard's events are. `home` is written in the directory
+    /// when it is new, and compared ever after.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and if the directory was made for another home.
+    pub fn open_in(
+        dir: &Path,
+        layout: Layout,
+        home: Home,
+        shard: Shard,
+        memory: &StoreMemory,
+    ) -> Result<Arc<Self>, OpenError> {
+        let dir = format::claim(dir, layout, home, shard)?;
         let bounds = Arc::new(Bounds::default());
-        let cache = Cache::new_lru_cache(cache_bytes);
-        let columns = Column::ALL
-            .map(|column| ColumnFamilyDescriptor::new(column.name(), options::column(column, &cache, &bounds)));
-        let db = DB::open_cf_descriptors(&options::database(), &dir, columns).map_err(|error| refused(&dir, &error))?;
-        let recovered = recover(&db, shard).map_err(|error| match error {
-            RecoverError::OtherShard(found) => OpenError::OtherShard {
-                dir: dir.clone(),
-                found,
-                expected: shard,
-            },
-            RecoverError::Store(error) => OpenError::Store {
-                dir: dir.clone(),
-                cause: error.to_string(),
-            },
-        })?;
+        let db = open_database(&dir, memory, &bounds)?;
+        let recovered = recover(&db, shard, Lives::Begins).map_err(|error| error.of(&dir, shard))?;
+        Ok(Self::opened(dir, layout, shard, db, bounds, recovered, false))
+    }
+
+    /// Checks that a directory can be used for the replica of a shard, and makes it if it is new.
+    ///
+    /// # Errors
+    /// As [`open_in`](Self::open_in).
+    pub fn claim_replica(dir: &Path, layout: Layout, shard: Shard) -> Result<(), OpenError> {
+        format::claim(dir, layout, Home::Replica, shard).map(drop)
+    }
+
+    /// Opens a replica of what a `JetStream` stream holds, of the stream's epoch. What the directory has of another epoch is wiped: the stream
+    /// is the truth, and the replica is made again from it.
+    ///
+    /// # Errors
+    /// As [`open_in`](Self::open_in).
+    pub fn open_replica(
+        dir: &Path,
+        layout: Layout,
+        shard: Shard,
+        epoch: Epoch,
+        memory: &StoreMemory,
+    ) -> Result<Arc<Self>, OpenError> {
+        let dir = format::claim(dir, layout, Home::Replica, shard)?;
+        let lives = Lives::In(epoch);
+        let bounds = Arc::new(Bounds::default());
+        let db = open_database(&dir, memory, &bounds)?;
+        let recovered = match recover(&db, shard, lives) {
+            Err(RecoverError::OtherEpoch(found)) => {
+                tracing::warn!(dir = %dir.display(), %shard, %epoch, %found, "the store is of another epoch of the stream: it is made again");
+                drop(db);
+                format::wipe(&dir)?;
+                let db = open_database(&dir, memory, &bounds)?;
+                let recovered = recover(&db, shard, lives).map_err(|error| error.of(&dir, shard))?;
+                return Ok(Self::opened(dir, layout, shard, db, bounds, recovered, true));
+            }
+            recovered => recovered.map_err(|error| error.of(&dir, shard))?,
+        };
+        Ok(Self::opened(dir, layout, shard, db, bounds, recovered, true))
+    }
+
+    fn opened(
+        dir: PathBuf,
+        layout: Layout,
+        shard: Shard,
+        db: DB,
+        bounds: Arc<Bounds>,
+        recovered: Recovered,
+        is_replica: bool,
+    ) -> Arc<Self> {
         bounds.raise_floor(recovered.floor.seq);
         tracing::info!(
             dir = %dir.display(), %shard, epoch = %recovered.epoch, last = %recovered.head.last, floor = %recovered.floor.seq,
             "store opened"
         );
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             dir,
             layout,
             shard,
             epoch: recovered.epoch,
             history: recovered.history,
+            is_replica,
             db: RwLock::new(Some(db)),
             head: Mutex::new(recovered.head),
             bounds,
             kept: Mutex::new(recovered.floor),
-        }))
+        })
     }
 
     /// Where it is.
@@ -125,7 +179,7 @@ impl Store {
         self.shard
     }
 
-    /// The shard's incarnation, which began when the store was opened.
+    /// The shard's incarnation, which began when the store was opened; a replica's is the stream's.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
@@ -135,7 +189,7 @@ impl Store {
     /// that the shard has issued.
     #[must_use]
     pub const fn may_lag(&self) -> bool {
-        false
+        self.is_replica
     }
 
     /// Whether a position is of this shard's history, which has come to `last`.
@@ -311,7 +365,34 @@ struct Recovered {
 
 enum RecoverError {
     OtherShard(u32),
+    OtherEpoch(Epoch),
     Store(StoreError),
+}
+
+impl RecoverError {
+    fn of(self, dir: &Path, expected: Shard) -> OpenError {
+        let dir = dir.to_path_buf();
+        match self {
+            Self::OtherShard(found) => OpenError::OtherShard { dir, found, expected },
+            Self::OtherEpoch(found) => OpenError::Store {
+                dir,
+                cause: format!("it is of epoch {found}, although it was made again"),
+            },
+            Self::Store(error) => OpenError::Store {
+                dir,
+                cause: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Where a store's epoch comes from.
+#[derive(Debug, Clone, Copy)]
+enum Lives {
+    /// Its start begins one.
+    Begins,
+    /// It is the stream's.
+    In(Epoch),
 }
 
 impl<E: Into<StoreError>> From<E> for RecoverError {
@@ -320,8 +401,14 @@ impl<E: Into<StoreError>> From<E> for RecoverError {
     }
 }
 
-/// Reads how far the shard had come, and begins its next epoch.
-fn recover(db: &DB, shard: Shard) -> Result<Recovered, RecoverError> {
+fn open_database(dir: &Path, memory: &StoreMemory, bounds: &Arc<Bounds>) -> Result<DB, OpenError> {
+    let columns =
+        Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), options::column(column, memory, bounds)));
+    DB::open_cf_descriptors(&options::database(memory), dir, columns).map_err(|error| refused(dir, &error))
+}
+
+/// Reads how far the shard had come, and begins its next epoch if it is one that its starts begin.
+fn recover(db: &DB, shard: Shard, lives: Lives) -> Result<Recovered, RecoverError> {
     let columns = Columns { db };
     let meta = columns.column(Column::Meta);
     let head: StoredHead = columns.record(Column::Meta, keys::HEAD)?.unwrap_or_default();
@@ -331,8 +418,15 @@ fn recover(db: &DB, shard: Shard) -> Result<Recovered, RecoverError> {
         Some(identity) => History::of(identity.epochs.iter().map(|life| (Epoch(life.epoch), Seq(life.after)))),
         None => History::default(),
     };
-    let epoch = Epoch(rand::random_range(1..=u32::MAX));
-    history.begin(epoch, Seq(head.last));
+    let present = history.epochs().next_back().map(|(epoch, _)| epoch);
+    let epoch = match (lives, present) {
+        (Lives::Begins, _) => Epoch(rand::random_range(1..=u32::MAX)),
+        (Lives::In(epoch), Some(found)) if found != epoch => return Err(RecoverError::OtherEpoch(found)),
+        (Lives::In(epoch), _) => epoch,
+    };
+    if present != Some(epoch) {
+        history.begin(epoch, Seq(head.last));
+    }
     let identity = StoredIdentity {
         shard: u32::from(shard.0),
         epochs: history
@@ -361,6 +455,7 @@ fn recover(db: &DB, shard: Shard) -> Result<Recovered, RecoverError> {
             last: Seq(head.last),
             time: UnixMillis(head.time_ms),
             bytes: head.bytes,
+            tail: head.tail,
             milestone: milestone_at(&milestones)?,
             slots: Arc::new(slots),
         },

@@ -90,6 +90,9 @@ pub(super) struct StoredHead {
     /// How many bytes of keys and values the shard has been given since the beginning.
     #[prost(uint64, tag = "3")]
     pub(super) bytes: u64,
+    /// In a replica, what tells the message at the last sequence from any other: 0 if it is not known.
+    #[prost(fixed64, tag = "4")]
+    pub(super) tail: u64,
 }
 
 /// In `meta`: where the floor is.

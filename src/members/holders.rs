@@ -1,6 +1,8 @@
 //! Which nodes hold which shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidings_cluster::View;
 
 use crate::model::Shard;
 
@@ -26,6 +28,33 @@ impl Holders {
     #[must_use]
     pub const fn new(shards: BTreeMap<Shard, Vec<Holder>>) -> Self {
         Self { shards }
+    }
+
+    /// Those that a view knows. Who has another epoch of a shard than its first holder has another history of it, and does not count.
+    #[must_use]
+    pub fn of_view(view: &View) -> Self {
+        let shards: BTreeSet<u16> = view
+            .ingest()
+            .flat_map(|member| member.shards.iter().map(|held| held.shard))
+            .collect();
+        let holders = |shard: u16| {
+            let all = view.holders(shard);
+            let epoch = all.first().map(|first| first.held.epoch);
+            let of_epoch = all.iter().filter(move |holder| Some(holder.held.epoch) == epoch);
+            of_epoch
+                .filter(|holder| !holder.member.grpc.is_empty())
+                .map(|holder| Holder {
+                    node: holder.member.node.to_string(),
+                    grpc: holder.member.grpc.clone(),
+                    writable: holder.held.writable,
+                })
+        };
+        Self::new(
+            shards
+                .into_iter()
+                .map(|shard| (Shard(shard), holders(shard).collect()))
+                .collect(),
+        )
     }
 
     /// The holders of a shard, the best to ask first; none if nobody is known to hold it.

@@ -25,4 +25,6 @@ pub struct Publish {
     pub data: std::sync::Arc<str>,
     /// The publisher's key: a repeat of it on the same topic within the window delivers nothing.
     pub key: Option<PublishKey>,
+    /// When whoever publishes stops waiting, if that is known: nothing is tried again after it.
+    pub deadline: Option<std::time::Instant>,
 }

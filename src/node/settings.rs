@@ -7,8 +7,8 @@ use crate::{
     config::Config,
     edge::{self, limits},
     ingest::{self, ServerSettings},
-    journal,
-    log::Retention,
+    journal::{self, routed},
+    log::{RemoteSettings, Retention},
     model::Origin,
 };
 
@@ -24,6 +24,23 @@ pub(super) fn journal(config: &Config) -> journal::Settings {
         key_window: config.journal.key_window,
         disk_high_water_percent: config.journal.disk_high_water_percent,
         max_in_flight: config.journal.max_in_flight,
+    }
+}
+
+/// How events go to the nodes that hold their shards.
+pub(super) fn routed(config: &Config) -> routed::Settings {
+    routed::Settings {
+        in_flight: config.journal.max_in_flight,
+        ..routed::Settings::default()
+    }
+}
+
+/// How the log is read from the nodes that hold it.
+pub(super) fn remote_log(config: &Config) -> RemoteSettings {
+    RemoteSettings {
+        concurrent_replays: config.log.concurrent_replays,
+        replay_bytes_per_second: config.log.replay_rate.bytes(),
+        ..RemoteSettings::default()
     }
 }
 
@@ -69,6 +86,9 @@ pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
         send_queue: config.http.send_queue.in_memory(),
         topics_per_stream: config.limits.topics_per_stream,
         cors_origins: origins.collect::<Result<_, _>>().map_err(NodeError::Origin)?,
+        max_age: config.http.max_age,
+        moves_per_second: config.cluster.moves_per_second,
+        ..edge::Settings::default()
     })
 }
 

@@ -53,3 +53,35 @@ fn insecure_is_the_word_for_beyond_loopback() {
     let output = run(dir.path(), &["check-config", "--http", "0.0.0.0:8080", "--insecure"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
+
+#[test]
+fn each_role_is_checked_for_what_it_needs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let check = |role: &str, more: &[&str]| run(dir.path(), &[&["check-config", "--role", role], more].concat());
+    let any = ["--http", "0.0.0.0:8080", "--grpc", "0.0.0.0:50051", "--insecure"];
+    assert!(check("serve", &any).status.success());
+    for (role, setting) in [("edge", "cluster.advertise_http"), ("ingest", "cluster.advertise_grpc")] {
+        let output = check(role, &any);
+        assert_eq!(output.status.code(), Some(1));
+        let told = text(&output.stderr);
+        assert!(told.contains(&format!("default: `{setting}`: is needed")), "{told}");
+    }
+    let nats = check("edge", &["--nats", "nats://10.0.0.1:4222,tls://10.0.0.2:4222"]);
+    assert!(nats.status.success(), "{}", text(&nats.stderr));
+    assert!(text(&nats.stdout).contains("urls = [\"nats://10.0.0.1:4222\", \"tls://10.0.0.2:4222\"]"));
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = tidings(dir.path(), &["edge", "--print-config"])
+        .env("TIDINGS_NATS__TOKEN", "open-sesame")
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert!(
+        printed.contains("token = \"********\"") && !printed.contains("sesame"),
+        "{printed}"
+    );
+}

@@ -95,6 +95,7 @@ pub(crate) fn publish(topics: &[&str], data: &str) -> Publish {
         event_type: None,
         data: data.into(),
         key: None,
+        deadline: None,
     }
 }
 

@@ -1,12 +1,12 @@
 //! What is published of the code: vectors, tables, layouts.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use tidings::{
     ingest::{IngestError, Refusal, json::Malformed},
-    journal::{AppendError, DiskFull},
+    journal::{AppendError, DiskFull, Unavailable},
     log::FORMAT,
-    model::{Cursor, TopicError},
+    model::{Cursor, Shard, TopicError},
 };
 
 use crate::{document::table, read};
@@ -59,6 +59,9 @@ fn published_cursors_are_those_of_the_code() {
 #[test]
 fn published_errors_are_those_of_the_code() {
     let cause = || "cause".to_owned();
+    let node = || "ingest-0".to_owned();
+    let shard = Shard(0);
+    let unavailable = |cause| IngestError::Append(AppendError::Unavailable { shard, cause });
     let errors = [
         IngestError::Refused(Refusal::Topic {
             index: 0,
@@ -75,6 +78,24 @@ fn published_errors_are_those_of_the_code() {
         IngestError::Append(AppendError::ReadOnly { cause: cause() }),
         IngestError::Append(AppendError::Closed),
         IngestError::Draining,
+        unavailable(Unavailable::NoHolder),
+        unavailable(Unavailable::Unreachable {
+            node: node(),
+            cause: cause(),
+        }),
+        unavailable(Unavailable::Leaving { node: node() }),
+        unavailable(Unavailable::NotHeld { node: node() }),
+        unavailable(Unavailable::CatchingUp { cause: cause() }),
+        unavailable(Unavailable::Diverged { cause: cause() }),
+        unavailable(Unavailable::NoNats { cause: cause() }),
+        unavailable(Unavailable::NoQuorum { cause: cause() }),
+        IngestError::Append(AppendError::StreamFull { shard, cause: cause() }),
+        IngestError::Append(AppendError::StreamRefused { shard, cause: cause() }),
+        IngestError::Append(AppendError::TooSlow {
+            shard,
+            waited: Duration::from_secs(1),
+        }),
+        IngestError::Append(AppendError::Partly { outcomes: Vec::new() }),
         IngestError::Append(AppendError::Unknown { cause: cause() }),
         IngestError::Deadline,
     ];

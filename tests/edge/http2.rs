@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -203,4 +203,49 @@ async fn one_over_a_limit_is_told_so_and_then_closed() {
         guard(response.into_body().collect()).await.unwrap();
         guard(closed).await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_route_and_a_redirect_need_no_connection_of_their_own() {
+    let routes = tidings::edge::Routes::new(
+        tidings::model::Layout::EMBEDDED,
+        "edge-0",
+        vec![tidings::edge::EdgeAddress {
+            node: "edge-1".to_owned(),
+            url: Some("http://edge-1.example".to_owned()),
+        }],
+        |_| Some(0),
+        tidings::edge::Sight::Young,
+    );
+    let options = Options {
+        routes: routes.forever(),
+        ..Options::default()
+    };
+    let edge = start(&World::new(), options);
+    let mut connection = connect(edge.address()).await;
+    let route = get(&mut connection, "/v1/route?topic=a").await;
+    assert_eq!(
+        (route.status(), &route.headers()["content-type"]),
+        (StatusCode::OK, &"application/json".parse().unwrap())
+    );
+    let sent = get(&mut connection, "/v1/events?topic=a&redirect=1").await;
+    assert_eq!(sent.status(), 307);
+    let location = sent.headers()["location"].to_str().unwrap();
+    assert!(
+        location.starts_with("http://edge-1.example/v1/events?topic=a&redirect=1&redirected="),
+        "{location}"
+    );
+    Stream::open(&mut connection, "/v1/events?topic=a").await;
+}
+
+#[tokio::test]
+async fn an_old_connection_is_left_with_its_streams() {
+    let edge = start_with(Settings {
+        max_age: Duration::from_millis(500),
+        ..Settings::default()
+    });
+    let (mut connection, closed) = connect_until_closed(edge.address()).await;
+    let mut stream = Stream::open(&mut connection, "/v1/events?topic=a&since=earliest").await;
+    while guard(stream.body.frame()).await.is_some() {}
+    guard(closed).await.unwrap().unwrap();
 }

@@ -7,5 +7,6 @@ mod grpc;
 mod http1;
 mod http2;
 mod limits;
+mod routing;
 mod slow;
 mod world;

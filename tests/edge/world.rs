@@ -13,12 +13,12 @@ use std::{
 use futures::future::{BoxFuture, FutureExt as _};
 use tidings::{
     bus::{Announcement, Bus, Digest, Line, Notice},
-    edge::{Edge, EdgeHandle, Listeners, Settings, limits},
+    edge::{Edge, EdgeHandle, Listeners, Routes, Settings, limits},
     hub::HubSettings,
     log::{Heads, Located, Log, Page, ReadError, Replay, ReplayRequest},
     model::{Epoch, Event, EventType, Layout, Seq, Shard, Slot, Topic, UnixMillis},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const EPOCH: Epoch = Epoch(7);
 
@@ -201,6 +201,7 @@ pub(crate) struct Options {
     pub(crate) settings: Settings,
     pub(crate) limits: limits::Settings,
     pub(crate) hub: HubSettings,
+    pub(crate) routes: watch::Receiver<Arc<Routes>>,
 }
 
 impl Default for Options {
@@ -217,6 +218,7 @@ impl Default for Options {
                 exempt_loopback: true,
             },
             hub: HubSettings::default(),
+            routes: Routes::alone(Layout::EMBEDDED, "edge", None).forever(),
         }
     }
 }
@@ -246,6 +248,7 @@ pub(crate) fn start_on(log: Arc<dyn Log>, bus: Arc<dyn Bus>, options: Options) -
         hub: options.hub,
         log,
         bus,
+        routes: options.routes,
     };
     edge.start(listeners).expect("threads")
 }

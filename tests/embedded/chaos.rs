@@ -18,7 +18,7 @@ use tidings_proto::v1::{PublishRequest, SubscribeRequest, SubscribeResponse, sub
 use tokio::sync::watch;
 use tonic::Streaming;
 
-use self::ledger::Ledger;
+use self::ledger::{Ledger, Rule};
 use crate::{
     client::{Publisher, subscriber},
     node::{Addresses, Node, Setup},
@@ -223,7 +223,7 @@ async fn what_is_acknowledged_arrives_once_and_in_order_whatever_happens() {
         addresses: node.addresses(),
         ups,
         acknowledgements: Arc::new(watch::channel(0).0),
-        ledger: Arc::default(),
+        ledger: Arc::new(Mutex::new(Ledger::new(Rule::OneShard))),
         until: Instant::now() + Duration::from_secs(seconds),
     };
     let mut readers = Vec::new();
@@ -280,9 +280,10 @@ async fn what_is_acknowledged_arrives_once_and_in_order_whatever_happens() {
             "a reader of {topics:?}; again with TIDINGS_CHAOS_SEED={seed}"
         );
     }
-    let (acknowledged, given_up) = world.ledger().counts();
+    let counts = world.ledger().counts();
     println!(
-        "{acknowledged} acknowledged, {given_up} given up, {read} read by {READERS} readers; {kills} kills, {drains} drains"
+        "{} acknowledged, {} given up, {read} read by {READERS} readers; {kills} kills, {drains} drains",
+        counts.acknowledged, counts.given_up
     );
     assert!(kills + drains > 0, "nothing happened to the node");
 }

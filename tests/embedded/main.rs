@@ -19,6 +19,7 @@ mod faults;
 mod growing;
 mod http;
 mod lifecycle;
+#[allow(dead_code, reason = "tests/cluster uses the rest of it")]
 mod node;
 mod resuming;
 mod slow;

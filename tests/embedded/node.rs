@@ -1,7 +1,9 @@
-//! A node under test: `tidings serve` as a process of its own, on loopback, with a data directory that goes with it.
+//! A node under test: the program in one of its roles as a process of its own, on loopback, with a data directory that goes with it.
 
 use std::{
     ffi::OsString,
+    fs::File,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
@@ -38,7 +40,32 @@ fn cleaned(mut command: Command) -> Command {
     command
 }
 
-/// Where a node can be reached.
+/// Which part of the system a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Role {
+    /// All of it.
+    #[default]
+    Serve,
+    /// The part with a disk, in a cluster.
+    Ingest,
+    /// The part with the streams, in a cluster.
+    Edge,
+}
+
+impl Role {
+    const fn command(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Ingest => "ingest",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+/// What stands for an address that a role does not have.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Where a node can be reached. A role that serves no streams has no address for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Addresses {
     /// Streams.
@@ -69,7 +96,7 @@ struct Ports {
 }
 
 impl Ports {
-    fn take() -> Self {
+    fn take(role: Role) -> Self {
         let hold = || {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
             socket.set_reuse_address(true).expect("an option");
@@ -80,6 +107,7 @@ impl Ports {
             (address, socket)
         };
         let ((http, a), (grpc, b), (admin, c)) = (hold(), hold(), hold());
+        let http = if role == Role::Ingest { NOWHERE } else { http };
         Self {
             addresses: Addresses { http, grpc, admin },
             _held: [a, b, c],
@@ -90,7 +118,11 @@ impl Ports {
 /// How a node is to be started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
+    role: Role,
     settings: Vec<(String, OsString)>,
+    arguments: Vec<String>,
+    /// Where its log is kept, beyond its restarts.
+    log: Option<PathBuf>,
     /// A limit on the size of files, in blocks of 512 bytes.
     file_blocks: Option<u64>,
 }
@@ -99,6 +131,26 @@ impl Setup {
     /// Everything as it is by default.
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// Everything as it is by default, in this role.
+    pub(crate) fn role(role: Role) -> Self {
+        Self {
+            role,
+            ..Self::default()
+        }
+    }
+
+    /// With an argument on its command line.
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// With its log kept in this file too, all its starts in one.
+    pub(crate) fn log_to(mut self, file: PathBuf) -> Self {
+        self.log = Some(file);
+        self
     }
 
     /// With a setting: `set("log.retention_age", "1s")`.
@@ -122,7 +174,7 @@ impl Setup {
     /// Starts a node with a new data directory within this one.
     pub(crate) async fn start_in(self, dir: TempDir) -> Node {
         let data = dir.path().join("data");
-        let ports = Ports::take();
+        let ports = Ports::take(self.role);
         let running = Running::start(&self, ports.addresses, &data)
             .await
             .unwrap_or_else(|failed| panic!("it does not start: {failed:?}"));
@@ -135,11 +187,11 @@ impl Setup {
         }
     }
 
-    /// Runs `tidings serve` with these arguments where it is not expected to start.
+    /// Runs it with these arguments where it is not expected to start.
     pub(crate) async fn refused(self, arguments: &[&str]) -> Failed {
         let mut command = self.command();
         command.args(arguments);
-        match Running::spawn(command).await {
+        match Running::spawn(command, None).await {
             Err(failed) => failed,
             Ok(running) => panic!("it starts: {}", running.log()),
         }
@@ -170,7 +222,8 @@ impl Setup {
             }
         };
         command
-            .arg("serve")
+            .arg(self.role.command())
+            .args(&self.arguments)
             .env("TIDINGS_TELEMETRY__FORMAT", "json")
             // Two are the least that tell workers which share from workers which do not.
             .env("TIDINGS_HTTP__WORKERS", "2")
@@ -201,15 +254,23 @@ struct Running {
 impl Running {
     async fn start(setup: &Setup, addresses: Addresses, data: &Path) -> Result<Self, Failed> {
         let mut command = setup.command();
-        command.args(["--http", &addresses.http.to_string()]);
+        if setup.role != Role::Ingest {
+            command.args(["--http", &addresses.http.to_string()]);
+        }
         command.args(["--grpc", &addresses.grpc.to_string()]);
         command.args(["--admin", &addresses.admin.to_string()]);
-        command.arg("--data").arg(data);
-        Self::spawn(command).await
+        if setup.role != Role::Edge {
+            command.arg("--data").arg(data);
+        }
+        let file = setup.log.as_ref().map(|file| {
+            let file = File::options().create(true).append(true).open(file);
+            file.expect("a file for the log")
+        });
+        Self::spawn(command, file).await
     }
 
     /// Starts it and waits until it says that it is ready, or ends.
-    async fn spawn(mut command: Command) -> Result<Self, Failed> {
+    async fn spawn(mut command: Command, mut file: Option<File>) -> Result<Self, Failed> {
         let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -228,6 +289,9 @@ impl Running {
                     && let Some(ready) = ready.take()
                 {
                     let _ = ready.send(addresses);
+                }
+                if let Some(file) = &mut file {
+                    writeln!(file, "{line}").expect("a log is written");
                 }
                 let mut kept = kept.lock().expect("whole");
                 kept.push_str(&line);
@@ -260,7 +324,7 @@ fn addresses(line: &str) -> Option<Addresses> {
     let address = |name: &str| line[name].as_str()?.parse().ok();
     (line["message"] == "ready").then_some(())?;
     Some(Addresses {
-        http: address("http")?,
+        http: address("http").unwrap_or(NOWHERE),
         grpc: address("grpc")?,
         admin: address("admin")?,
     })

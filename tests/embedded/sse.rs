@@ -1,6 +1,8 @@
 //! An independent reader of event streams, written from the WHATWG text and not from the program's own: over HTTP/1.1 on a bare socket, or
 //! over HTTP/2.
 
+// Told, since other tests include this file from elsewhere.
+#[path = "sse/parser.rs"]
 mod parser;
 
 use std::{collections::VecDeque, net::SocketAddr};

@@ -3,7 +3,6 @@
 //! `tests/nats/setup` installs the programs.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader},
     net::Ipv4Addr,
@@ -36,10 +35,16 @@ impl Version {
         match self {
             Self::Newest => {
                 let program = cache.join("nats-server-2.15.1/bin/nats-server");
-                assert!(program.exists(), "{} is missing: run tests/nats/setup", program.display());
+                assert!(
+                    program.exists(),
+                    "{} is missing: run tests/nats/setup",
+                    program.display()
+                );
                 Some(program)
             }
-            Self::Debian => Some(cache.join("nats-server-debian/usr/sbin/nats-server")).filter(|program| program.exists()),
+            Self::Debian => {
+                Some(cache.join("nats-server-debian/usr/sbin/nats-server")).filter(|program| program.exists())
+            }
         }
     }
 }
@@ -53,6 +58,8 @@ pub(crate) struct Server {
     address: Ipv4Addr,
     child: Option<Child>,
     log: Arc<Log>,
+    /// What it said before it was last started.
+    before: String,
 }
 
 impl Server {
@@ -65,14 +72,18 @@ impl Server {
 
     /// Starts a server alone, with JetStream; `settings` is more of its configuration file.
     pub(crate) fn start(version: Version, settings: &str) -> Option<Self> {
-        let mut server = Self::prepare("alone", version.program()?, &[], settings);
+        Self::start_at(version, an_address(), settings)
+    }
+
+    /// Starts a server alone, at this address: one that a certificate is for, say.
+    pub(crate) fn start_at(version: Version, address: Ipv4Addr, settings: &str) -> Option<Self> {
+        let mut server = Self::prepare("alone", version.program()?, address, "", settings);
         server.launch();
         server.log.wait_for("Server is ready");
         Some(server)
     }
 
-    fn prepare(name: &str, program: PathBuf, peers: &[Ipv4Addr], settings: &str) -> Self {
-        let address = peers.first().copied().unwrap_or_else(an_address);
+    fn prepare(name: &str, program: PathBuf, address: Ipv4Addr, cluster: &str, settings: &str) -> Self {
         let server = Self {
             name: name.to_owned(),
             program,
@@ -80,27 +91,20 @@ impl Server {
             address,
             child: None,
             log: Arc::default(),
+            before: String::new(),
         };
-        let mut text = format!(
-            "server_name: {name}\nhost: {address}\nport: {}\nhttp: \"{address}:{}\"\njetstream {{ store_dir: \"{}\"\n{} }}\n{settings}\n",
+        let text = format!(
+            "server_name: {name}\nhost: {address}\nport: {}\nhttp: \"{address}:{}\"\njetstream {{ store_dir: \"{}\"\n{} }}\n{cluster}\n{settings}\n",
             Self::CLIENTS,
             Self::MONITOR,
             server.dir.path().join("jetstream").display(),
             // Servers from before 2.10 do not know it.
-            if server.is_debian() { "" } else { "sync_interval: always" },
+            if server.is_debian() {
+                ""
+            } else {
+                "sync_interval: always"
+            },
         );
-        if !peers.is_empty() {
-            let routes: Vec<_> = peers
-                .iter()
-                .map(|peer| format!("\"nats://{peer}:{}\"", Self::ROUTES))
-                .collect();
-            let _ = writeln!(
-                text,
-                "cluster {{ name: tests, host: {address}, port: {}, routes: [{}] }}",
-                Self::ROUTES,
-                routes.join(", ")
-            );
-        }
         fs::write(server.config(), text).expect("written");
         server
     }
@@ -114,6 +118,7 @@ impl Server {
     }
 
     fn launch(&mut self) {
+        self.before = self.log();
         self.log = Arc::default();
         let mut child = Command::new(&self.program)
             .arg("-c")
@@ -158,9 +163,9 @@ impl Server {
         self.dir.path()
     }
 
-    /// What it has said.
+    /// What it has said, in all its starts.
     pub(crate) fn log(&self) -> String {
-        self.log.text()
+        format!("{}{}\n", self.before, self.log.text())
     }
 
     /// Ends it at once, as a crash would.
@@ -171,7 +176,15 @@ impl Server {
         }
     }
 
-    /// Starts it again on its data, after it was killed.
+    /// Ends it in good order.
+    pub(crate) fn terminate(&mut self) {
+        self.signal("TERM");
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on its data, after it has ended.
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.launch();
@@ -181,7 +194,10 @@ impl Server {
     /// Sends it a signal: `STOP`, `CONT`, `TERM`, or `USR2` for lame duck mode.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.pid().expect("it runs");
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid.to_string())
+            .status();
         assert!(sent.expect("kill runs").success(), "kill -{signal} {pid}");
     }
 }
@@ -202,13 +218,36 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts so many, and waits until they have chosen a leader.
     pub(crate) fn start(version: Version, size: usize, settings: &str) -> Option<Self> {
-        let program = version.program()?;
         let addresses: Vec<_> = (0..size).map(|_| an_address()).collect();
+        let route = |_, to: usize| format!("nats://{}:{}", addresses[to], Server::ROUTES);
+        Self::start_at(version, &addresses, route, "", settings)
+    }
+
+    /// Starts one at each of these addresses, of which each reaches each other by the route that it is told; `cluster` is more of that block.
+    pub(crate) fn start_at(
+        version: Version,
+        addresses: &[Ipv4Addr],
+        route: impl Fn(usize, usize) -> String,
+        cluster: &str,
+        settings: &str,
+    ) -> Option<Self> {
+        let program = version.program()?;
         let mut servers = Vec::new();
-        for at in 0..size {
-            let mut peers = addresses.clone();
-            peers.swap(0, at);
-            servers.push(Server::prepare(&format!("n{at}"), program.clone(), &peers, settings));
+        for (at, &address) in addresses.iter().enumerate() {
+            let others = (0..addresses.len()).filter(|&other| other != at);
+            let routes: Vec<_> = others.map(|other| format!("\"{}\"", route(at, other))).collect();
+            let block = format!(
+                "cluster {{ name: tests, host: {address}, port: {}, routes: [{}]\n{cluster} }}",
+                Server::ROUTES,
+                routes.join(", ")
+            );
+            servers.push(Server::prepare(
+                &format!("n{at}"),
+                program.clone(),
+                address,
+                &block,
+                settings,
+            ));
         }
         for server in &mut servers {
             server.launch();
@@ -262,6 +301,10 @@ impl Log {
             .more
             .wait_timeout_while(lines, PATIENCE, |lines| !said(lines) && !lines.1)
             .unwrap_or_else(PoisonError::into_inner);
-        assert!(said(&lines), "nats-server did not say {words:?}:\n{}", lines.0.join("\n"));
+        assert!(
+            said(&lines),
+            "nats-server did not say {words:?}:\n{}",
+            lines.0.join("\n")
+        );
     }
 }

@@ -7,10 +7,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    client::{OpenError, Opened, Server, open},
+    client::{OpenError, Opened, open},
     parser::{Item, Parser, Received, TooLarge},
 };
-use crate::cli::backoff::Backoff;
+use crate::cli::{backoff::Backoff, server::Server};
 
 /// Waits do not grow beyond this, unless the server asks for longer ones.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);

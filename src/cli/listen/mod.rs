@@ -13,11 +13,13 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    client::Server,
     follow::{Flow, FollowError, Settings, Start, follow},
-    output::{CursorFile, Output, open_file, printable},
+    output::{CursorFile, Output, open_file},
 };
-use crate::model::Topic;
+use crate::{
+    cli::server::{Server, printable},
+    model::Topic,
+};
 
 /// The event that stands for those that could not be kept.
 const GAP: &str = "tidings.gap";

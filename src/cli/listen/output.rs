@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::parser::Received;
+use crate::cli::server::printable;
 
 /// An event as one JSON object on a line: `{"id":…,"event":…,"data":…}`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,19 +51,6 @@ fn readable(event: &Received) -> Vec<u8> {
     }
     text.push('\n');
     text.into_bytes()
-}
-
-/// The text with its control characters spelt out: what was published must not be able to steer a terminal.
-pub(super) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\t' {
-            out.extend(c.escape_debug());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 /// Where events go.

@@ -8,10 +8,10 @@ use tokio::{
 };
 
 use super::{
-    client::Server,
     follow::{Flow, FollowError, Settings, Start, follow},
     parser::Received,
 };
+use crate::cli::server::Server;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n:\nretry: 1\n";
 

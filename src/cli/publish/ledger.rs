@@ -98,11 +98,13 @@ impl Ledger {
         };
         match response.outcome {
             Some(Outcome::Published(response)) => {
-                // On one node there are no errors here; in a cluster some topics may have the event and others not.
+                // On one node there are no errors here; in a cluster some topics may have the event and others not. What can be tried again
+                // is, and no sooner than the last of them may succeed.
                 let failed = response
                     .results
                     .iter()
-                    .find_map(|result| Some((&result.topic, result.error.as_ref()?)));
+                    .filter_map(|result| Some((&result.topic, result.error.as_ref()?)))
+                    .max_by_key(|(_, error)| (is_retryable(error), error.retry_after_ms));
                 match failed {
                     Some((topic, error)) => {
                         let reason = format!("topic {topic}: {}", error.message);
@@ -135,11 +137,10 @@ impl Ledger {
     /// `partly`: some topics have the event, so that only its key makes it safe to send again.
     fn failed(&mut self, item: Item, error: &PublishError, reason: String, partly: bool) -> Verdict {
         let safe = !item.request.key.is_empty() || self.retry_unkeyed;
-        let (retryable, published) = match Code::from(error.code) {
-            Code::Unavailable | Code::ResourceExhausted => (true, partly),
-            Code::Unknown | Code::DeadlineExceeded | Code::Aborted | Code::Internal | Code::Cancelled => (true, true),
-            _ => (false, false),
-        };
+        let retryable = is_retryable(error);
+        // Of these two nothing was published by what failed.
+        let refused = matches!(Code::from(error.code), Code::Unavailable | Code::ResourceExhausted);
+        let published = partly || (retryable && !refused);
         if retryable && (safe || !published) {
             self.again.push_back(item);
             let after = Duration::from_millis(error.retry_after_ms);
@@ -173,6 +174,20 @@ impl Ledger {
         self.tally.unknown += lost.len() as u64;
         lost
     }
+}
+
+/// Whether an event that failed so may be published if it is sent again.
+fn is_retryable(error: &PublishError) -> bool {
+    matches!(
+        Code::from(error.code),
+        Code::Unavailable
+            | Code::ResourceExhausted
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::Internal
+            | Code::Cancelled
+    )
 }
 
 #[cfg(test)]
@@ -272,6 +287,43 @@ mod tests {
         ledger.send(item(1, ""));
         assert_eq!(ledger.broken(), []);
         assert_eq!(ledger.resend().count(), 1);
+    }
+
+    #[test]
+    fn what_only_some_topics_have_is_not_acknowledged_and_asked_again_with_its_key() {
+        let failed = |code: Code, wait| TopicResult {
+            topic: format!("{code:?}"),
+            error: Some(PublishError {
+                code: code.into(),
+                retry_after_ms: wait,
+                ..PublishError::default()
+            }),
+            ..TopicResult::default()
+        };
+        let partly = |failures: &[(Code, u64)]| PublishStreamResponse {
+            outcome: Some(Outcome::Published(PublishResponse {
+                results: std::iter::once(TopicResult::default())
+                    .chain(failures.iter().map(|&(code, wait)| failed(code, wait)))
+                    .collect(),
+            })),
+        };
+        let mut ledger = Ledger::new(false);
+        let failures = [
+            (Code::FailedPrecondition, 9),
+            (Code::Unavailable, 5),
+            (Code::Unavailable, 1),
+        ];
+        for (line, key) in [(1, "a"), (2, ""), (3, "c")] {
+            ledger.send(item(line, key));
+        }
+        let first = ledger.answer(partly(&failures));
+        assert!(matches!(first, Verdict::Again { after, .. } if after == Duration::from_millis(5)));
+        // Without a key it would be published twice where it is.
+        assert!(matches!(ledger.answer(partly(&failures)), Verdict::Unknown { .. }));
+        // What is left would never succeed, but is not nowhere either.
+        assert!(matches!(ledger.answer(partly(&failures[..1])), Verdict::Unknown { .. }));
+        assert_eq!(ledger.tally.acknowledged, 0);
+        assert_eq!(ledger.resend().map(|item| item.line).collect::<Vec<_>>(), [Some(1)]);
     }
 
     #[test]

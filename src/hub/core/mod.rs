@@ -177,6 +177,8 @@ impl Hub {
                 dropped.push(slot);
             }
         }
+        // Not in the order of a map, which is another each time: what happens is to be the same each time.
+        dropped.sort_unstable();
         for slot in dropped {
             self.slots.remove(&slot);
             self.tails.remove(slot);

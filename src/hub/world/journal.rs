@@ -65,6 +65,39 @@ impl Journal {
         self.restart();
     }
 
+    /// Is made anew, empty; another history begins.
+    pub(super) fn recreate(&mut self) {
+        *self = Self {
+            youngest: self.youngest + 1,
+            branch: self.branch + 1,
+            epochs: vec![(self.youngest + 1, Seq(0))],
+            ..Self::new(self.shard)
+        };
+    }
+
+    /// Copies what another has that it has not, up to a sequence: as a holder applies a stream. If it is of another history, it is emptied first.
+    pub(super) fn apply(&mut self, stream: &Self, up_to: Seq) {
+        if self.epochs != stream.epochs {
+            *self = Self {
+                epochs: stream.epochs.clone(),
+                branch: stream.branch,
+                ..Self::new(self.shard)
+            };
+        }
+        let last = self.last();
+        if last.next() < stream.floor {
+            // What it never had is gone.
+            self.floor = self.floor.max(stream.floor);
+        }
+        let floor = self.floor;
+        self.events.retain(|&(seq, _)| seq >= floor);
+        let missing = |seq: Seq| seq > last && seq >= floor && seq <= up_to;
+        self.order.extend(stream.order.iter().filter(|&&(seq, _)| missing(seq)));
+        let events = stream.events.iter().filter(|&&(seq, _)| missing(seq));
+        self.events.extend(events.cloned());
+        self.applied = self.last();
+    }
+
     /// Whether a position is one of this history.
     fn has(&self, epoch: Epoch, position: Seq) -> bool {
         let Some(at) = self.epochs.iter().position(|&(known, _)| known == epoch.0) else {

@@ -1,453 +1,71 @@
-//! Random worlds: edges, readers, a log that lags, fails, forgets and forks, a bus that loses, repeats and reorders. Whatever
+//! Random worlds: edges, readers, logs that lag, fail, forget and fork, a bus that loses, repeats and reorders. Whatever
 //! happens, each reader gets each event of its topics once, in order, or is told of a gap.
+//!
+//! A world is one seed: virtual time, one thread, every choice from one generator. It fails with its seed;
+//! `TIDINGS_WORLD_SEED=N cargo test --lib world::` lives through it again, and `TIDINGS_WORLDS=N` through N times as many as usual.
 
+mod cluster;
 mod journal;
+mod process;
 mod reader;
-
-use std::{
-    cell::RefCell,
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
-    rc::Rc,
-    sync::Arc,
-};
-
-use journal::Journal;
-use reader::{Pipe, PipeOutlet, Published, Reader};
+mod schedule;
 
 use proptest::prelude::*;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
-use super::{Answer, Effect, Follow, GapReason, Hub, HubSettings, Question, Start, Ticket};
-use crate::{
-    bus::Notice,
-    log::ReadError,
-    model::{Cursor, Layout, Seq, Shard, Slot, Topic},
-};
+use super::GapReason;
+
+/// In the time of a world.
+const SECOND: u64 = 1_000;
 
 /// Which faults a world has.
 #[derive(Debug, Clone, Copy)]
 struct Faults {
-    /// Announcements and digests are lost, doubled and late; the log lags, fails and restarts; edges and connections die.
+    /// Announcements and digests are lost, doubled and late; logs lag, fail and restart; nodes and connections die.
     losses: bool,
-    /// The log drops its oldest events while readers are behind.
+    /// Logs drop their oldest events while readers are behind.
     retention: bool,
     /// A shard is put back to an older copy of itself, or to nothing.
     forks: bool,
 }
 
-struct Edge {
-    hub: Hub,
-    slots: Vec<Slot>,
-    life: u32,
-}
+impl Faults {
+    const NONE: Self = Self {
+        losses: false,
+        retention: false,
+        forks: false,
+    };
+    const LOSSES: Self = Self {
+        losses: true,
+        ..Self::NONE
+    };
+    const RETENTION: Self = Self {
+        retention: true,
+        ..Self::LOSSES
+    };
+    const ALL: Self = Self {
+        forks: true,
+        ..Self::RETENTION
+    };
 
-enum Action {
-    Publish,
-    Apply(Shard, u32, Seq),
-    Notice(usize, u32, Notice),
-    Digest(Shard),
-    Question(usize, u32, Ticket, Question),
-    Answer(usize, u32, Ticket, Answer),
-    Consume(usize, Rc<RefCell<Pipe>>),
-    Connect(usize),
-    Chaos,
-}
-
-struct World {
-    rng: StdRng,
-    now: u64,
-    order: u64,
-    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    actions: Vec<Option<Action>>,
-    layout: Layout,
-    settings: HubSettings,
-    faults: Faults,
-    quiet: bool,
-    journals: BTreeMap<Shard, Journal>,
-    published: Published,
-    topics: Vec<Topic>,
-    edges: Vec<Edge>,
-    readers: Vec<Reader>,
-}
-
-const SECOND: u64 = 1_000;
-const EDGES: usize = 3;
-const TOPICS: usize = 10;
-
-impl World {
-    fn new(seed: u64, faults: Faults) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let (slots, shards) = [(1, 1), (6, 1), (12, 3)][rng.random_range(0..3)];
-        let layout = Layout::new(slots, shards).expect("valid");
-        let settings = HubSettings {
-            tail_events: rng.random_range(0..12),
-            tail_bytes: 1 << 20,
-            tail_total_bytes: [1 << 20, 2_000][rng.random_range(0..2)],
-            page_events: rng.random_range(1..8),
-            page_bytes: 1_000,
-            fill_topics: rng.random_range(1..6),
-        };
-        let readers = (0..8).map(|_| {
-            let mut topics: Vec<_> = (0..TOPICS).collect();
-            for at in 0..TOPICS {
-                topics.swap(at, rng.random_range(at..TOPICS));
-            }
-            topics.truncate(rng.random_range(1..=6));
-            Reader {
-                topics,
-                from_earliest: rng.random_bool(0.7),
-                cursor: None,
-                seen: Vec::new(),
-                on: None,
-            }
-        });
-        let readers = readers.collect();
-        let edge = || Edge {
-            hub: Hub::new(layout, settings),
-            slots: Vec::new(),
-            life: 0,
-        };
-        Self {
-            now: 0,
-            order: 0,
-            queue: BinaryHeap::new(),
-            actions: Vec::new(),
-            layout,
-            settings,
-            faults,
-            quiet: false,
-            journals: (0..shards)
-                .map(Shard)
-                .map(|shard| (shard, Journal::new(shard)))
-                .collect(),
-            published: Rc::new(RefCell::new(vec![Vec::new(); TOPICS])),
-            topics: (0..TOPICS)
-                .map(|n| Topic::parse(&format!("t{n}")).expect("valid"))
-                .collect(),
-            edges: (0..EDGES).map(|_| edge()).collect(),
-            readers,
-            rng,
-        }
-    }
-
-    fn chance(&mut self, probability: f64) -> bool {
-        self.faults.losses && !self.quiet && self.rng.random_bool(probability)
-    }
-
-    fn after(&mut self, within: u64, action: Action) {
-        let at = self.now + self.rng.random_range(0..=within);
-        self.order += 1;
-        self.queue.push(Reverse((at, self.order, self.actions.len())));
-        self.actions.push(Some(action));
-    }
-
-    fn run(&mut self, until: u64) {
-        while let Some(&Reverse((at, _, action))) = self.queue.peek() {
-            if at > until {
-                break;
-            }
-            self.queue.pop();
-            self.now = at;
-            let action = self.actions[action].take().expect("each happens once");
-            self.act(action);
-        }
-        self.now = until;
-    }
-
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Publish => {
-                let topic = self.rng.random_range(0..TOPICS);
-                self.publish(topic);
-            }
-            Action::Apply(shard, branch, seq) => {
-                let journal = self.journals.get_mut(&shard).expect("exists");
-                if journal.branch == branch {
-                    journal.applied = journal.applied.max(seq);
-                }
-            }
-            Action::Notice(edge, life, notice) => {
-                if self.edges[edge].life == life {
-                    self.edges[edge].hub.notice(&notice);
-                    self.carry_out(edge);
-                }
-            }
-            Action::Digest(shard) => self.digest(shard),
-            Action::Question(edge, life, ticket, question) => {
-                let answer = self.answer(&question);
-                self.after(400, Action::Answer(edge, life, ticket, answer));
-            }
-            Action::Answer(edge, life, ticket, answer) => {
-                if self.edges[edge].life == life {
-                    self.edges[edge].hub.answer(ticket, &answer);
-                    self.carry_out(edge);
-                }
-            }
-            Action::Consume(reader, pipe) => self.consume(reader, &pipe),
-            Action::Connect(reader) => self.connect(reader),
-            Action::Chaos => self.chaos(),
-        }
-    }
-
-    fn publish(&mut self, topic: usize) {
-        let name = self.topics[topic].clone();
-        let slot = Slot(self.layout.slot(name.as_str()));
-        let shard = Shard(self.layout.shard(slot.0));
-        let step = [1, 1, 1, 2, 5][self.rng.random_range(0..5)];
-        let journal = self.journals.get_mut(&shard).expect("exists");
-        let (epoch, branch) = (journal.epoch(), journal.branch);
-        let announcement = journal.append(name, slot, &format!("{topic} {epoch}"), self.now, step);
-        let seq = announcement.seq;
-        self.published.borrow_mut()[topic].push(reader::Event {
-            epoch,
-            seq,
-            undone: false,
-        });
-        for edge in 0..EDGES {
-            if self.edges[edge].slots.contains(&slot) && !self.chance(0.15) {
-                let late = if self.chance(0.1) { 3 * SECOND } else { 300 };
-                for _ in 0..if self.chance(0.05) { 2 } else { 1 } {
-                    let life = self.edges[edge].life;
-                    self.after(
-                        late,
-                        Action::Notice(edge, life, Notice::Announcement(announcement.clone())),
-                    );
-                }
-            }
-        }
-        let lag = if self.chance(0.02) { 8 * SECOND } else { 500 };
-        self.after(lag, Action::Apply(shard, branch, seq));
-    }
-
-    fn digest(&mut self, shard: Shard) {
-        let digest = Arc::new(self.journals.get_mut(&shard).expect("exists").digest());
-        for edge in 0..EDGES {
-            if !self.chance(0.2) {
-                let life = self.edges[edge].life;
-                self.after(500, Action::Notice(edge, life, Notice::Digest(digest.clone())));
-            }
-        }
-        self.after(SECOND, Action::Digest(shard));
-    }
-
-    fn answer(&mut self, question: &Question) -> Answer {
-        if self.chance(0.1) {
-            return Answer::Failed(ReadError::failed("a fault"));
-        }
-        let shard = match question {
-            Question::Heads(shard) | Question::Locate(shard, _) => shard,
-            Question::Replay(request) | Question::Fill(request) => &request.shard,
-        };
-        self.journals[shard].answer(question)
-    }
-
-    fn carry_out(&mut self, edge: usize) {
-        let life = self.edges[edge].life;
-        for effect in self.edges[edge].hub.take_effects() {
-            match effect {
-                Effect::Follow(slot) => self.edges[edge].slots.push(slot),
-                Effect::Unfollow(slot) => self.edges[edge].slots.retain(|&followed| followed != slot),
-                // An answer may be on its way already.
-                Effect::Forget(_) => {}
-                Effect::Ask {
-                    ticket,
-                    question,
-                    attempt,
-                } => {
-                    let delay = if attempt == 0 { 400 } else { 600 };
-                    self.after(delay, Action::Question(edge, life, ticket, question));
-                }
-            }
-        }
-    }
-
-    fn connect(&mut self, reader: usize) {
-        if self.readers[reader].on.is_some() {
-            return;
-        }
-        let edge = self.rng.random_range(0..EDGES);
-        let start = match &self.readers[reader].cursor {
-            None if self.readers[reader].from_earliest => Start::Earliest,
-            None => Start::Now,
-            Some(text) => Start::After(Cursor::parse(text).expect("issued")),
-        };
-        let topics = self.readers[reader]
-            .topics
-            .iter()
-            .map(|&topic| self.topics[topic].clone())
-            .collect();
-        let room = if self.faults.losses {
-            self.rng.random_range(1..6)
-        } else {
-            1_000
-        };
-        let pipe = Pipe::new(room, self.published.clone());
-        let id = self.edges[edge]
-            .hub
-            .attach(Follow { topics, start }, Box::new(PipeOutlet(pipe.clone())));
-        self.readers[reader].on = Some((edge, id, pipe.clone()));
-        self.carry_out(edge);
-        self.after(200, Action::Consume(reader, pipe));
-    }
-
-    fn consume(&mut self, reader: usize, pipe: &Rc<RefCell<Pipe>>) {
-        let Some((edge, id, current)) = self.readers[reader].on.clone() else {
-            return;
-        };
-        if !Rc::ptr_eq(&current, pipe) {
-            return;
-        }
-        let taken = self.rng.random_range(0..3);
-        for _ in 0..taken {
-            let Some((seen, cursor)) = pipe.borrow_mut().items.pop_front() else {
-                break;
-            };
-            self.readers[reader].seen.push(seen);
-            self.readers[reader].cursor = Some(cursor);
-        }
-        let has_room = pipe.borrow().items.len() < pipe.borrow().room;
-        if has_room && std::mem::take(&mut pipe.borrow_mut().refused) {
-            self.edges[edge].hub.drained(id);
-            self.carry_out(edge);
-        }
-        self.after(if self.quiet { 20 } else { 200 }, Action::Consume(reader, pipe.clone()));
-    }
-
-    fn drop_connection(&mut self, reader: usize, known: bool) {
-        if let Some((edge, id, pipe)) = self.readers[reader].on.take() {
-            pipe.borrow_mut().gone = true;
-            if known {
-                self.edges[edge].hub.detach(id);
-                self.carry_out(edge);
-            }
-        }
-        self.after(2 * SECOND, Action::Connect(reader));
-    }
-
-    fn chaos(&mut self) {
-        if self.quiet {
-            return;
-        }
-        match self.rng.random_range(0..22) {
-            0..12 => {
-                let (reader, known) = (self.rng.random_range(0..self.readers.len()), self.rng.random_bool(0.5));
-                self.drop_connection(reader, known);
-            }
-            12..15 => self.kill_edge(),
-            15 => {
-                let edge = self.rng.random_range(0..EDGES);
-                self.edges[edge].hub.notice(&Notice::Unverified);
-                self.carry_out(edge);
-            }
-            16 => {
-                let edge = self.rng.random_range(0..EDGES);
-                self.edges[edge].hub.sweep();
-                self.carry_out(edge);
-            }
-            17 | 18 if self.faults.retention => {
-                let shard = Shard(self.rng.random_range(0..self.layout.shards()));
-                self.journals.get_mut(&shard).expect("exists").expire();
-            }
-            19 => {
-                let shard = Shard(self.rng.random_range(0..self.layout.shards()));
-                self.journals.get_mut(&shard).expect("exists").restart();
-            }
-            20 | 21 if self.faults.forks => self.restore(),
-            _ => {}
-        }
-        self.after(SECOND, Action::Chaos);
-    }
-
-    /// Puts a shard back to an older copy, or to nothing.
-    fn restore(&mut self) {
-        let shard = Shard(self.rng.random_range(0..self.layout.shards()));
-        let journal = self.journals.get_mut(&shard).expect("exists");
-        let last = Seq(self.rng.random_range(0..=journal.last().0));
-        journal.restore(if self.rng.random_bool(0.3) { Seq::ZERO } else { last });
-        let last = journal.last();
-        for (topic, events) in self.topics.iter().zip(self.published.borrow_mut().iter_mut()) {
-            if self.layout.shard(self.layout.slot(topic.as_str())) == shard.0 {
-                events.iter_mut().for_each(|event| event.undone |= event.seq > last);
-            }
-        }
-    }
-
-    fn kill_edge(&mut self) {
-        let edge = self.rng.random_range(0..EDGES);
-        let life = self.edges[edge].life + 1;
-        self.edges[edge] = Edge {
-            hub: Hub::new(self.layout, self.settings),
-            slots: Vec::new(),
-            life,
-        };
-        for reader in 0..self.readers.len() {
-            if self.readers[reader].on.as_ref().is_some_and(|&(on, ..)| on == edge) {
-                self.drop_connection(reader, false);
-            }
-        }
-    }
-
-    /// Runs the world, lets it settle, publishes once more to every topic, and judges.
-    fn live(mut self) -> Result<(), String> {
-        self.begin();
-        self.run(60 * SECOND);
-        self.quiet = true;
-        for reader in 0..self.readers.len() {
-            self.connect(reader);
-        }
-        self.run(90 * SECOND);
-        for topic in 0..TOPICS {
-            self.publish(topic);
-        }
-        self.run(120 * SECOND);
-        self.judge()
-    }
-
-    fn begin(&mut self) {
-        for reader in 0..self.readers.len() {
-            self.connect(reader);
-        }
-        for shard in self.journals.keys().copied().collect::<Vec<_>>() {
-            self.after(SECOND, Action::Digest(shard));
-        }
-        for _ in 0..300 {
-            self.after(60 * SECOND, Action::Publish);
-        }
-        if self.faults.losses {
-            self.after(3 * SECOND, Action::Chaos);
-        }
-    }
-
-    fn judge(&self) -> Result<(), String> {
-        let Faults { retention, forks, .. } = self.faults;
-        let possible = |reason| match reason {
-            GapReason::Expired => retention,
-            GapReason::Forked => forks,
+    /// Whether readers may be told of such a gap.
+    const fn explain(self, reason: GapReason) -> bool {
+        match reason {
+            GapReason::Expired => self.retention,
+            GapReason::Forked => self.forks,
             GapReason::Unknown => false,
-        };
-        let published = self.published.borrow();
-        for (n, reader) in self.readers.iter().enumerate() {
-            for &topic in &reader.topics {
-                // One that begins with the oldest event kept is owed what is kept, no more.
-                let verdict = reader.judge(topic, &published[topic], !retention && !forks, possible);
-                verdict.map_err(|fault| format!("reader {n}, topic {topic}: {fault}"))?;
-            }
         }
-        Ok(())
     }
 }
 
 /// Lives through random worlds: so many, or as many times that as `TIDINGS_WORLDS` says, or the one of `TIDINGS_WORLD_SEED`.
-fn worlds(faults: Faults, cases: u32) {
+fn worlds(cases: u32, live: impl Fn(u64) -> Result<(), String>) {
     let number = |name| {
         std::env::var(name)
             .ok()
             .map(|text| text.parse::<u64>().expect("a number"))
     };
     if let Some(seed) = number("TIDINGS_WORLD_SEED") {
-        let verdict = World::new(seed, faults).live();
-        assert_eq!(verdict.err(), None, "seed {seed}");
+        assert_eq!(live(seed).err(), None, "seed {seed}");
         return;
     }
     let times = number("TIDINGS_WORLDS").map_or(1, |times| u32::try_from(times).expect("not that many"));
@@ -458,73 +76,7 @@ fn worlds(faults: Faults, cases: u32) {
         ..ProptestConfig::default()
     };
     proptest!(config, |(seed in any::<u64>())| {
-        let verdict = World::new(seed, faults).live();
+        let verdict = live(seed);
         prop_assert!(verdict.is_ok(), "TIDINGS_WORLD_SEED={seed}: {}", verdict.unwrap_err());
     });
-}
-
-#[test]
-fn a_seed_is_a_world() {
-    let faults = Faults {
-        losses: true,
-        retention: true,
-        forks: true,
-    };
-    let seen = |seed| {
-        let mut world = World::new(seed, faults);
-        world.begin();
-        world.run(60 * SECOND);
-        world.readers.into_iter().map(|reader| reader.seen).collect::<Vec<_>>()
-    };
-    for seed in 0..20 {
-        assert_eq!(seen(seed), seen(seed), "seed {seed}");
-    }
-}
-
-#[test]
-fn in_a_calm_world_everything_arrives() {
-    worlds(
-        Faults {
-            losses: false,
-            retention: false,
-            forks: false,
-        },
-        50,
-    );
-}
-
-#[test]
-fn losses_repeats_delays_failures_and_deaths_lose_nothing() {
-    worlds(
-        Faults {
-            losses: true,
-            retention: false,
-            forks: false,
-        },
-        400,
-    );
-}
-
-#[test]
-fn what_retention_drops_is_told() {
-    worlds(
-        Faults {
-            losses: true,
-            retention: true,
-            forks: false,
-        },
-        200,
-    );
-}
-
-#[test]
-fn a_forked_history_is_told() {
-    worlds(
-        Faults {
-            losses: true,
-            retention: true,
-            forks: true,
-        },
-        200,
-    );
 }

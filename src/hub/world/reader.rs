@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
+use super::Faults;
 use crate::{
     feed::GapReason,
     hub::{Delivery, FollowerId, Offer, Outlet},
@@ -101,18 +102,13 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Each event of the topic once, in order; what is missing lies next to a gap that is `possible` in this world.
-    pub(super) fn judge(
-        &self,
-        topic: usize,
-        all: &[Event],
-        owes_the_first: bool,
-        possible: impl Fn(GapReason) -> bool,
-    ) -> Result<(), String> {
+    /// Each event of the topic once, in order; what is missing lies next to a gap that these faults can cause.
+    pub(super) fn judge(&self, topic: usize, all: &[Event], faults: Faults) -> Result<(), String> {
         let mut next = 0;
         let mut gap = false;
         // Up to where a reader may have begun: what it had not seen before its first event was published before it was level.
-        let mut may_begin_at = if self.from_earliest && owes_the_first {
+        // One that begins with the oldest event kept is owed what is kept, no more.
+        let mut may_begin_at = if self.from_earliest && !faults.retention && !faults.forks {
             Some(0)
         } else {
             None
@@ -122,7 +118,7 @@ impl Reader {
                 Seen::Level(ref published) if next == 0 && !self.from_earliest => {
                     may_begin_at.get_or_insert(published[topic]);
                 }
-                Seen::Gap(reason) if possible(reason) => gap = true,
+                Seen::Gap(reason) if faults.explain(reason) => gap = true,
                 Seen::Gap(reason) => return Err(format!("told of a gap for no reason: {reason:?}")),
                 Seen::Event { topic: of, epoch, seq } if of == topic => {
                     let at = all.iter().position(|event| (event.epoch, event.seq) == (epoch, seq));

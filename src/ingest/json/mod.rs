@@ -6,6 +6,9 @@
 //! {"topics":["user:42"],"type":"order","data":"…","key":"…"}  →  {"results":[{"topic":"user:42","sequence":7,"repeated":false}]}
 //! ```
 //!
+//! Where the topics belong to several shards and some have the event and others not, the answer is a problem whose `results` say which: those
+//! that do not have it have an `error`, a problem of its own, instead of a sequence.
+//!
 //! Or one object per line, in and out, in the same order, streamed both ways. A line that is refused is answered with
 //! `{"line":3,"error":{…}}`, lines counted from 1, and does not stop the others; blank lines have no answer. If the node drains, the last answer
 //! is an error for the first line that was not taken; over HTTP/1.1, a client that goes on sending all the same may lose the last answers with
@@ -16,6 +19,7 @@
 //! if a line with an object is followed by another line. From a page, which is known by its `Origin` or `Sec-Fetch-Site`, the last two are
 //! refused: browsers send them to any server, unasked.
 
+mod answer;
 mod lines;
 mod object;
 mod shape;
@@ -25,7 +29,6 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
-use serde::Serialize;
 
 pub use self::object::{Malformed, parse};
 use self::{
@@ -33,7 +36,7 @@ use self::{
     shape::{FirstObject, Found, Shape},
 };
 use super::{
-    Ingest, IngestError, Published,
+    Ingest, IngestError,
     pipeline::{Ended, Pipeline},
 };
 use crate::problem::Problem;
@@ -68,7 +71,7 @@ async fn method_not_allowed() -> Response<Body> {
 
 /// Publishes what the body turns out to be, of which no more is gathered than one object.
 async fn publish_either(ingest: Ingest, mut body: Body) -> Result<Response<Body>, Problem> {
-    ingest.check_open().map_err(|error| problem(&error))?;
+    ingest.check_open().map_err(|error| answer::problem(&error))?;
     let limit = ingest.settings().json_bytes();
     let mut text = BytesMut::new();
     let mut first = FirstObject::default();
@@ -84,12 +87,11 @@ async fn publish_either(ingest: Ingest, mut body: Body) -> Result<Response<Body>
         return publish_lines(ingest, whole);
     }
     let text = read(body, text, limit).await?;
-    let outcome = async { ingest.publish(parse(&text)?).await?.await };
-    let published = outcome.await.map_err(|error| problem(&error))?;
-    Ok(answer(
-        "application/json",
-        Body::from(to_json(&Results::of(&published))),
-    ))
+    let outcome = async { ingest.publish(parse(&text)?, None).await?.await };
+    Ok(match outcome.await {
+        Ok(published) => of_type("application/json", Body::from(answer::of_all(&published))),
+        Err(error) => answer::of_failure(&error).map(Body::from),
+    })
 }
 
 /// Reads the rest of a body that is no longer than `limit`. Of a longer one, some more is read and forgotten before it is refused: a client that
@@ -105,7 +107,7 @@ async fn read(mut body: Body, mut text: BytesMut, limit: usize) -> Result<BytesM
         }
     }
     if length > limit {
-        return Err(problem(&Malformed::TooLong { limit }.into()));
+        return Err(answer::problem(&Malformed::TooLong { limit }.into()));
     }
     Ok(text)
 }
@@ -125,7 +127,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
 }
 
 fn publish_lines(ingest: Ingest, body: Body) -> Result<Response<Body>, Problem> {
-    ingest.check_open().map_err(|error| problem(&error))?;
+    ingest.check_open().map_err(|error| answer::problem(&error))?;
     let drafts = Lines::new(body, ingest.settings().json_bytes()).map(|line| {
         line.map(|(number, text)| {
             let draft = text.and_then(|text| parse(&text));
@@ -137,73 +139,20 @@ fn publish_lines(ingest: Ingest, body: Body) -> Result<Response<Body>, Problem> 
         std::future::ready(match item {
             Ok((line, outcome)) => {
                 answered = line;
-                Some(Ok(to_line(line, outcome)))
+                Some(Ok(answer::line(line, outcome)))
             }
-            Err(Ended::Stopped(error)) => Some(Ok(to_line(answered + 1, Err(error)))),
+            Err(Ended::Stopped(error)) => Some(Ok(answer::line(answered + 1, Err(error)))),
             // Whoever sent half a body is gone, or has itself to blame: the end of the answers says so by their number.
             Err(Ended::Input(error)) => Some(Err(error)),
         })
     });
-    Ok(answer("application/x-ndjson", Body::from_stream(answers)))
+    Ok(of_type("application/x-ndjson", Body::from_stream(answers)))
 }
 
-fn answer(content_type: &'static str, body: Body) -> Response<Body> {
+fn of_type(content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-fn problem(error: &IngestError) -> Problem {
-    let verdict = error.verdict();
-    Problem {
-        field: error.field(),
-        retry_after: verdict.retry_after,
-        ..Problem::new(verdict.status, error.to_string())
-    }
-}
-
-fn to_line(line: u64, outcome: Result<Published, IngestError>) -> Bytes {
-    let mut text = match outcome {
-        Ok(published) => to_json(&Results::of(&published)),
-        Err(error) => {
-            let body = problem(&error).body();
-            let mut text = format!("{{\"line\":{line},\"error\":").into_bytes();
-            text.extend_from_slice(&body);
-            text.push(b'}');
-            text
-        }
-    };
-    text.push(b'\n');
-    text.into()
-}
-
-#[derive(Serialize)]
-struct Results<'a> {
-    results: Vec<TopicResult<'a>>,
-}
-
-#[derive(Serialize)]
-struct TopicResult<'a> {
-    topic: &'a str,
-    sequence: u64,
-    repeated: bool,
-}
-
-impl<'a> Results<'a> {
-    fn of(published: &'a Published) -> Self {
-        let results = published.landed.iter().map(|landed| TopicResult {
-            topic: landed.topic.as_str(),
-            sequence: landed.seq.map_or(0, |seq| seq.0),
-            repeated: landed.repeated,
-        });
-        Self {
-            results: results.collect(),
-        }
-    }
-}
-
-fn to_json(results: &Results<'_>) -> Vec<u8> {
-    serde_json::to_vec(results).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming, codec::CompressionEncoding};
 use tonic_types::StatusExt as _;
 
-use super::{super::Settings, Node, double::TestJournal, to};
+use super::{super::Settings, Node, double::TestJournal, partly, to};
 use crate::{
     journal::{AppendError, DiskFull},
     model::{Layout, Slot},
@@ -215,6 +215,44 @@ async fn what_the_journal_says_is_passed_on() {
         assert_eq!(details.error_info().unwrap().reason, reason);
         assert_eq!(details.retry_info().is_some(), waits, "{reason}");
     }
+}
+
+#[tokio::test]
+async fn what_only_some_topics_have_is_told_topic_by_topic() {
+    let node = Node::start(TestJournal::prompt()).await;
+    node.journal.refuse(partly());
+    let request = PublishRequest {
+        topics: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
+        ..to("a")
+    };
+    let mut client = node.client().await;
+    let alone = client.publish(request.clone()).await.unwrap().into_inner();
+    let mut answers = client
+        .publish_stream(tokio_stream::once(request))
+        .await
+        .unwrap()
+        .into_inner();
+    let Some(Outcome::Published(streamed)) = answers.message().await.unwrap().unwrap().outcome else {
+        panic!("no results")
+    };
+    assert_eq!(alone, streamed);
+    let told: Vec<_> = alone
+        .results
+        .iter()
+        .map(|result| {
+            let code = result.error.as_ref().map(|error| Code::from(error.code));
+            (result.topic.as_str(), result.sequence, result.repeated, code)
+        })
+        .collect();
+    let expected = [
+        ("a", 7, true, None),
+        ("b", 0, false, Some(Code::Unavailable)),
+        ("c", 0, false, Some(Code::Unknown)),
+    ];
+    assert_eq!(told, expected);
+    let error = alone.results[1].error.as_ref().unwrap();
+    assert_eq!(error.retry_after_ms, 1_000);
+    assert!(error.message.contains("shard 3"), "{}", error.message);
 }
 
 #[tokio::test]

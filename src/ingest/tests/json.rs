@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::mpsc::unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{super::json::parse, Node, double::TestJournal};
+use super::{super::json::parse, Node, double::TestJournal, partly};
 use crate::journal::{AppendError, DiskFull};
 
 const JSON: &str = "application/json";
@@ -222,6 +222,32 @@ async fn what_the_journal_says_is_passed_on() {
             wait
         );
         assert_eq!(value(answer.body())["detail"], error.to_string());
+    }
+}
+
+#[tokio::test]
+async fn what_only_some_topics_have_is_a_problem_that_says_which() {
+    let node = Node::start(TestJournal::prompt()).await;
+    node.journal.refuse(partly());
+    let line = r#"{"topics":["a","b","c"]}"#;
+    let answer = post(&node, JSON, line).await;
+    assert_eq!(answer.status(), 500);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let alone = value(answer.body());
+    let streamed = post(&node, LINES, line).await;
+    assert_eq!(streamed.status(), 200);
+    assert_eq!(value(streamed.body()), json!({"line": 1, "error": alone}));
+    assert_eq!((&alone["type"], &alone["status"]), (&json!("about:blank"), &json!(500)));
+    assert!(alone["detail"].as_str().unwrap().contains("1 of 3 topics"), "{alone}");
+    let results = alone["results"].as_array().unwrap();
+    assert_eq!(results[0], json!({"topic": "a", "sequence": 7, "repeated": true}));
+    for (result, topic, status) in [(&results[1], "b", 503), (&results[2], "c", 500)] {
+        assert_eq!(
+            (&result["topic"], &result["error"]["status"]),
+            (&json!(topic), &json!(status))
+        );
+        assert_eq!(result.get("sequence"), None, "{result}");
     }
 }
 

@@ -22,7 +22,10 @@ use tonic::transport::Channel;
 
 use self::double::{TestBus, TestJournal};
 use super::{Ingest, ServeError, ServerSettings, Services, Settings, grpc::publisher, json::router, serve};
-use crate::model::Layout;
+use crate::{
+    journal::{AppendError, Placed, Unavailable},
+    model::{Layout, Seq, Shard},
+};
 
 /// A served port.
 struct Node {
@@ -123,6 +126,23 @@ fn ingest(journal: &Arc<TestJournal>, bus: &Arc<TestBus>, drain: &CancellationTo
         Settings::default(),
         drain.clone(),
     )
+}
+
+/// Of three topics the first has the event, the second has not, and of the third nobody knows.
+fn partly() -> AppendError {
+    let (shard, cause) = (Shard(3), Unavailable::NoHolder);
+    AppendError::Partly {
+        outcomes: vec![
+            Ok(Placed {
+                seq: Seq(7),
+                repeated: true,
+            }),
+            Err(AppendError::Unavailable { shard, cause }),
+            Err(AppendError::Unknown {
+                cause: "the connection broke".to_owned(),
+            }),
+        ],
+    }
 }
 
 /// A message as gRPC frames it: not compressed, length, bytes.

@@ -1,4 +1,4 @@
-//! `tidings serve`: the configuration that its flags, the environment and the file make.
+//! `tidings serve`, `edge` and `ingest`: the configuration that their flags, the environment and the file make.
 
 use std::{io::Write as _, path::PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    config::{Config, ConfigError, Flag, LogFormat, Sources},
+    config::{Config, ConfigError, Flag, LogFormat, Role, Sources},
     telemetry,
 };
 
@@ -33,6 +33,10 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
 
+    /// The servers of NATS, for the nodes of a cluster [default: nats://127.0.0.1:4222].
+    #[arg(long, value_name = "URL[,URL]")]
+    pub nats: Option<String>,
+
     /// Allow addresses beyond loopback although nothing asks who calls.
     #[arg(long)]
     pub insecure: bool,
@@ -43,16 +47,17 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The configuration that these flags, the environment and the file make.
+    /// The configuration that these flags, the environment and the file make, for a role.
     ///
     /// # Errors
     /// Everything that is wrong with it, together.
-    pub fn load(&self) -> Result<Config, ConfigError> {
+    pub fn load(&self, role: Role) -> Result<Config, ConfigError> {
         let flags = [
             ("--http", "http.listen", &self.http),
             ("--grpc", "grpc.listen", &self.grpc),
             ("--admin", "admin.listen", &self.admin),
             ("--data", "data.dir", &self.data),
+            ("--nats", "nats.urls", &self.nats),
         ];
         let sources = Sources {
             file: self.config.clone(),
@@ -67,17 +72,18 @@ impl Arguments {
                 })
                 .collect(),
             insecure: self.insecure,
+            role,
         };
         sources.load()
     }
 }
 
-/// The configuration to serve with, log lines begun; or nothing if it was only to be printed.
+/// The configuration to run a role with, log lines begun; or nothing if it was only to be printed.
 ///
 /// # Errors
 /// If the configuration has mistakes, or log lines cannot be written.
-pub fn configure(arguments: &Arguments) -> anyhow::Result<Option<Config>> {
-    let config = arguments.load()?;
+pub fn configure(role: Role, arguments: &Arguments) -> anyhow::Result<Option<Config>> {
+    let config = arguments.load(role)?;
     if arguments.print_config {
         std::io::stdout()
             .write_all(config.to_toml().as_bytes())

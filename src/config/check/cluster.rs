@@ -1,0 +1,196 @@
+//! The rules of `[cluster]`, `[nats]` and `[jetstream]`.
+
+use std::path::Path;
+
+use http::Uri;
+
+use super::super::{Config, Nats, Role, Secret};
+use crate::model::Layout;
+
+/// Calls `refuse` with the key and the problem of each value that cannot be, for this role.
+pub(super) fn check(config: &Config, role: Role, refuse: &mut impl FnMut(&str, String)) {
+    values(config, refuse);
+    nats(&config.nats, refuse);
+    if role == Role::Serve {
+        return;
+    }
+    if config.nats.urls.is_empty() {
+        let problem =
+            "names no server, and the nodes of a cluster find each other over NATS: [\"nats://127.0.0.1:4222\"]";
+        refuse("nats.urls", problem.to_owned());
+    }
+    if role == Role::Edge && config.advertised_http(config.http.listen).is_none() {
+        let problem = unreachable("this node's streams", "http.listen", "a client");
+        refuse("cluster.advertise_http", problem);
+    }
+    if role == Role::Ingest {
+        if config.advertised_grpc(config.grpc.listen).is_none() {
+            let problem = unreachable("this node", "grpc.listen", "another node");
+            refuse("cluster.advertise_grpc", problem);
+        }
+        ordinal(config, refuse);
+    }
+}
+
+fn unreachable(what: &str, listen: &str, who: &str) -> String {
+    format!("is needed, since `{listen}` names no single address: the URL at which {who} reaches {what}")
+}
+
+fn ordinal(config: &Config, refuse: &mut impl FnMut(&str, String)) {
+    let nodes = config.cluster.ingest_nodes;
+    let node = config.node();
+    match config.ordinal() {
+        None => refuse(
+            "cluster.ordinal",
+            format!(
+                "the name of this node, {node}, does not end with its number: set it, 0 to {}",
+                nodes.saturating_sub(1)
+            ),
+        ),
+        Some(ordinal) if ordinal >= nodes => refuse(
+            "cluster.ordinal",
+            format!(
+                "is {ordinal} for the node {node}, and there are {nodes} ingest nodes (`cluster.ingest_nodes`), counted from 0"
+            ),
+        ),
+        Some(_) => {}
+    }
+}
+
+fn values(config: &Config, refuse: &mut impl FnMut(&str, String)) {
+    let cluster = &config.cluster;
+    let is_word = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if cluster.name.is_empty() || !is_word(&cluster.name) {
+        refuse(
+            "cluster.name",
+            format!("{:?} is not made of A-Z a-z 0-9 _ -", cluster.name),
+        );
+    }
+    if !is_word(&cluster.node) {
+        refuse(
+            "cluster.node",
+            format!("{:?} is not made of A-Z a-z 0-9 _ -", cluster.node),
+        );
+    }
+    for (key, url, schemes) in [
+        (
+            "cluster.advertise_http",
+            &cluster.advertise_http,
+            &["http", "https"][..],
+        ),
+        ("cluster.advertise_grpc", &cluster.advertise_grpc, &["http"][..]),
+    ] {
+        if !url.is_empty() && !is_base(url, schemes) {
+            let schemes = schemes.join(":// or ");
+            refuse(
+                key,
+                format!("{url:?} is not the address of a server: {schemes}://HOST:PORT"),
+            );
+        }
+    }
+    if let Err(error) = Layout::new(cluster.slots, cluster.shards) {
+        refuse("cluster.slots", error.to_string());
+    }
+    for (key, count, most) in [
+        ("cluster.ingest_nodes", u32::from(cluster.ingest_nodes), 1_024),
+        ("cluster.replicas", u32::from(cluster.replicas), 16),
+        ("cluster.weight", cluster.weight, 10_000),
+        ("jetstream.replicas", u32::from(config.jetstream.replicas), 5),
+    ] {
+        if !(1..=most).contains(&count) {
+            refuse(key, format!("must be 1 to {most}, not {count}"));
+        }
+    }
+    if cluster.moves_per_second > 100_000 {
+        refuse(
+            "cluster.moves_per_second",
+            format!("must be at most 100000, not {}", cluster.moves_per_second),
+        );
+    }
+    if config.jetstream.duplicate_window > config.jetstream.max_age {
+        refuse(
+            "jetstream.duplicate_window",
+            "must not be longer than `jetstream.max_age`".to_owned(),
+        );
+    }
+}
+
+/// Whether a text is a URL that a path can be put after.
+fn is_base(url: &str, schemes: &[&str]) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let is_plain = |authority: &http::uri::Authority| !authority.as_str().contains('@') && !authority.host().is_empty();
+    uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
+        && uri.authority().is_some_and(is_plain)
+        && uri.query().is_none()
+}
+
+fn nats(nats: &Nats, refuse: &mut impl FnMut(&str, String)) {
+    for server in &nats.urls {
+        let problem = match server.parse::<async_nats::ServerAddr>() {
+            // What is wrong may be wrong around a password: the text is not repeated.
+            Ok(address) if address.has_user_pass() || server.contains('@') => {
+                "an address holds no user and no password: they are `nats.user` and `nats.password`"
+            }
+            Ok(address) if !matches!(address.scheme(), "nats" | "tls") => "an address begins with nats:// or tls://",
+            Ok(_) => continue,
+            Err(_) => "is not a list of addresses such as nats://127.0.0.1:4222",
+        };
+        refuse("nats.urls", problem.to_owned());
+    }
+    for (key, secret) in [("nats.password", &nats.password), ("nats.token", &nats.token)] {
+        if secret.reveal() == Secret::MASK {
+            refuse(
+                key,
+                "is what is shown in place of the secret, not the secret".to_owned(),
+            );
+        }
+    }
+    let is_set = |path: &Path| !path.as_os_str().is_empty();
+    for (key, file, twin) in [
+        (
+            "nats.password_file",
+            &nats.password_file,
+            ("nats.password", &nats.password),
+        ),
+        ("nats.token_file", &nats.token_file, ("nats.token", &nats.token)),
+    ] {
+        if is_set(file) && !twin.1.is_empty() {
+            refuse(key, format!("is set as well as `{}`: one of them will do", twin.0));
+        }
+    }
+    let has_password = !nats.password.is_empty() || is_set(&nats.password_file);
+    if nats.user.is_empty() == has_password {
+        let (key, problem) = if has_password {
+            ("nats.user", "is missing: there is a password")
+        } else {
+            ("nats.password", "is missing: there is a user")
+        };
+        refuse(key, problem.to_owned());
+    }
+    let ways = [
+        ("nats.user", !nats.user.is_empty()),
+        ("nats.token", !nats.token.is_empty() || is_set(&nats.token_file)),
+        ("nats.nkey_file", is_set(&nats.nkey_file)),
+        ("nats.credentials_file", is_set(&nats.credentials_file)),
+    ];
+    let mut chosen = ways.iter().filter(|(_, chosen)| *chosen).map(|(key, _)| *key);
+    if let Some(first) = chosen.next() {
+        for other in chosen {
+            refuse(
+                other,
+                format!("is set as well as `{first}`: a node says in one way who it is"),
+            );
+        }
+    }
+    if is_set(&nats.tls_cert) != is_set(&nats.tls_key) {
+        let (missing, there) = if is_set(&nats.tls_key) {
+            ("nats.tls_cert", "nats.tls_key")
+        } else {
+            ("nats.tls_key", "nats.tls_cert")
+        };
+        refuse(missing, format!("is missing: there is `{there}`"));
+    }
+}

@@ -1,0 +1,462 @@
+//! One shard on one holder: the stream is checked, the replica is opened and follows it, publishes are appended.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream;
+use futures::future::BoxFuture;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    follow::{Ended, Follower},
+    group::Waiting,
+    known::Known,
+    progress::{Progress, State, Status},
+    sightings::Sightings,
+    stream::{Names, StreamSettings, advice, ensure, server_version},
+    version,
+    writer::{Session, Writer, behind, not_now, unavailable},
+};
+use crate::{
+    journal::{AppendError, CloseError, Disk, Journal, Ticket, Unavailable, clock::Clock},
+    log::{LocalLog, OpenError, Retention, Store, StoreMemory, keep},
+    model::{Layout, Publish, Shard, UnixMillis},
+    nats::Nats,
+};
+
+/// At most this much waits to be appended, in bytes; the rest waits outside.
+const QUEUE_BYTES: usize = 64 << 20;
+/// How long an answer of `JetStream` may take, other than to an append.
+const ASKING: Duration = Duration::from_secs(2);
+/// How long it waits before it begins again, at first and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// What is said of a replica that diverged.
+const DIVERGED: &str = "the stream has lost events that were acknowledged, so this replica is neither followed nor read: find out what was lost (the other holders' logs may say the same), then have all holders begin a new epoch from what the stream holds, with another number in `nats stream edit";
+
+/// What can be chosen of a shard's journal.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node's name.
+    pub node: String,
+    /// The streams.
+    pub stream: StreamSettings,
+    /// How long a publisher's key is remembered, from its first use; no shorter than the stream's duplicate window.
+    pub key_window: Duration,
+    /// How long a publish is tried, from when it came: longer than an election, and at most half of the stream's duplicate window.
+    pub patience: Duration,
+    /// At most this many appends wait to be appended.
+    pub max_in_flight: usize,
+    /// What is kept of the replica, and how often that is applied; nothing is dropped without.
+    pub retention: Option<(Retention, Duration)>,
+    /// For how long a stream that is said to be shorter than what was applied has to be said so before it is believed.
+    pub loss_confirmed_after: Duration,
+}
+
+/// Where a replica is kept.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// The cluster's layout.
+    pub layout: Layout,
+    /// The shard.
+    pub shard: Shard,
+    /// What its store shares with the node's others.
+    pub memory: StoreMemory,
+}
+
+/// One shard on one holder. See [`Journal`] for what it promises.
+///
+/// It begins whether NATS is there or not, and goes on trying; until then it takes nothing, and says why. Readers find the replica in the node's
+/// log while it is of the stream's epoch.
+#[derive(Debug)]
+pub struct Replica {
+    shard: Shard,
+    /// `None` once it is closed.
+    queue: Mutex<Option<mpsc::Sender<Waiting>>>,
+    room: Arc<Semaphore>,
+    patience: Duration,
+    furthest_behind: Duration,
+    disk: Disk,
+    progress: Arc<Progress>,
+    session: watch::Receiver<Option<Session>>,
+    stop: CancellationToken,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Replica {
+    /// Starts it, on the runtime that this is called on. The node's log holds the replica from when it is known to be of the stream's epoch.
+    ///
+    /// # Errors
+    /// If the directory is not to be used for it.
+    pub fn start(
+        nats: &Nats,
+        log: Arc<LocalLog>,
+        settings: Settings,
+        home: Home,
+        clock: Box<dyn Fn() -> UnixMillis + Send>,
+        disk: &Disk,
+    ) -> Result<Arc<Self>, OpenError> {
+        Store::claim_replica(&home.dir, home.layout, home.shard)?;
+        let shard = home.shard;
+        let names = Names::new(nats.subjects().clone(), shard);
+        let mut context = jetstream::new(nats.client().clone());
+        context.set_timeout(ASKING);
+        let progress = Arc::new(Progress::new(shard));
+        let sightings = Arc::new(Sightings::default());
+        let (sessions, session) = watch::channel(None);
+        let (sender, queue) = mpsc::channel(settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
+        let furthest_behind = settings.stream.duplicate_window.saturating_sub(settings.patience);
+        let stop = CancellationToken::new();
+        let writer = Writer {
+            shard,
+            names: names.clone(),
+            context: context.clone(),
+            queue,
+            session: session.clone(),
+            progress: Arc::clone(&progress),
+            status: progress.watch(),
+            sightings: Arc::clone(&sightings),
+            clock: Clock::new(clock),
+            key_window: settings.key_window,
+            furthest_behind,
+            known: Known::default(),
+            epoch: None,
+            last_time: UnixMillis::default(),
+            held: None,
+        };
+        let replica = Arc::new(Self {
+            shard,
+            queue: Mutex::new(Some(sender)),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            patience: settings.patience,
+            furthest_behind,
+            disk: disk.clone(),
+            progress: Arc::clone(&progress),
+            session,
+            stop: stop.clone(),
+            writer: Mutex::default(),
+            keeper: Mutex::default(),
+        });
+        let keeper = Keeper {
+            context,
+            names,
+            settings,
+            home,
+            log,
+            progress,
+            sightings,
+            sessions,
+            stop,
+            told: Vec::new(),
+        };
+        let writer = Handle::current().spawn(writer.run());
+        let keeper = Handle::current().spawn(keeper.run());
+        *replica.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+        *replica.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        Ok(replica)
+    }
+
+    /// How it is, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.progress.watch()
+    }
+
+    /// Whether it takes events of every kind now: why not, if it does not.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn ready(&self) -> Result<(), AppendError> {
+        self.admit(true)
+    }
+
+    /// The replica, while it is of the stream's epoch.
+    #[must_use]
+    pub fn store(&self) -> Option<Arc<Store>> {
+        self.session.borrow().as_ref().map(|session| Arc::clone(&session.store))
+    }
+
+    /// Takes nothing more, waits until it is known what became of what was taken, and closes the replica.
+    ///
+    /// # Errors
+    /// If that takes longer than the deadline. What is still under way is then given up: it may be appended or not.
+    pub async fn close(&self, deadline: Duration) -> Result<(), CloseError> {
+        let until = tokio::time::Instant::now() + deadline;
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut in_time = true;
+        if let Some(mut writer) = writer {
+            in_time = tokio::time::timeout_at(until, &mut writer).await.is_ok();
+            writer.abort();
+        }
+        self.stop.cancel();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper {
+            // Closing a store flushes it, which nothing may interrupt.
+            in_time &= tokio::time::timeout_at(until, keeper).await.is_ok();
+        }
+        if in_time { Ok(()) } else { Err(CloseError { deadline }) }
+    }
+
+    /// Whether an append can be taken now.
+    fn admit(&self, is_keyed: bool) -> Result<(), AppendError> {
+        let status = self.progress.now();
+        if status.state != State::Following {
+            return Err(not_now(self.shard, &status));
+        }
+        let now = Instant::now();
+        if is_keyed && !status.is_within(self.furthest_behind, now) {
+            return Err(unavailable(
+                self.shard,
+                Unavailable::CatchingUp {
+                    cause: behind(&status, now),
+                },
+            ));
+        }
+        self.disk.0.check().map_err(AppendError::DiskFull)
+    }
+}
+
+impl Journal for Replica {
+    fn append(&self, publish: Publish) -> BoxFuture<'_, Result<Ticket, AppendError>> {
+        Box::pin(async move {
+            let since = Instant::now();
+            let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let queue = queue.ok_or(AppendError::Closed)?;
+            self.admit(publish.key.is_some())?;
+            let cost = Waiting::cost(&publish).min(QUEUE_BYTES);
+            let patience = since + self.patience;
+            let deadline = publish.deadline.map_or(patience, |deadline| deadline.min(patience));
+            let taken = async {
+                let room = Arc::clone(&self.room).acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX));
+                let room = room.await.map_err(|_| AppendError::Closed)?;
+                let place = queue.reserve().await.map_err(|_| AppendError::Closed)?;
+                Ok((room, place))
+            };
+            let taken = tokio::time::timeout_at(deadline.into(), taken).await;
+            let (room, place) = taken.unwrap_or_else(|_| {
+                Err(AppendError::TooSlow {
+                    shard: self.shard,
+                    waited: since.elapsed(),
+                })
+            })?;
+            self.disk.0.wrote(cost as u64);
+            let (reply, answer) = oneshot::channel();
+            place.send(Waiting {
+                publish,
+                reply,
+                since,
+                deadline,
+                drawn: rand::random(),
+                _room: room,
+            });
+            let ticket: Ticket = Box::pin(async move {
+                answer.await.map_err(|_| AppendError::Unknown {
+                    cause: "the node stopped".to_owned(),
+                })?
+            });
+            Ok(ticket)
+        })
+    }
+}
+
+/// Keeps the replica: of the stream's epoch, and following.
+struct Keeper {
+    context: jetstream::Context,
+    names: Names,
+    settings: Settings,
+    home: Home,
+    log: Arc<LocalLog>,
+    progress: Arc<Progress>,
+    sightings: Arc<Sightings>,
+    sessions: watch::Sender<Option<Session>>,
+    stop: CancellationToken,
+    /// What was told of the stream, so that it is told once.
+    told: Vec<String>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let stop = self.stop.clone();
+        let mut pause = PAUSES.0;
+        loop {
+            let begun = Instant::now();
+            let ended = tokio::select! {
+                ended = self.follow() => ended,
+                () = stop.cancelled() => break,
+            };
+            match ended {
+                Again::Soon { cause } => {
+                    tracing::debug!(shard = %self.home.shard, cause, "the stream is not followed now, it is tried again");
+                    self.progress.trouble(&cause);
+                }
+                Again::Never => {
+                    stop.cancelled().await;
+                    break;
+                }
+            }
+            if begun.elapsed() > 5 * PAUSES.1 {
+                pause = PAUSES.0;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => break,
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+        self.progress.turn(State::Closed);
+        self.let_go().await;
+    }
+
+    /// Checks the stream, opens the replica if it is not, and follows until that ends.
+    async fn follow(&mut self) -> Again {
+        let found = match ensure(&self.context, &self.names, &self.settings.stream).await {
+            Ok(found) => found,
+            Err(error) => {
+                if error.is_for_the_operator() {
+                    self.tell(error.to_string());
+                    self.progress.turn(State::Unusable {
+                        cause: error.to_string(),
+                    });
+                }
+                return Again::soon(error);
+            }
+        };
+        if !found.differences.is_empty() {
+            let stream = self.names.stream();
+            let differences: Vec<_> = found.differences.iter().map(ToString::to_string).collect();
+            let to_do = advice(&stream, &found.differences);
+            self.tell(format!(
+                "the stream {stream} is not as the settings have it: {}; it is used as it is: {to_do}",
+                differences.join("; ")
+            ));
+        }
+        if let Some(warning) = version::warning(&server_version(&self.context)) {
+            self.tell(warning.to_owned());
+        }
+        let open = self.sessions.borrow().clone();
+        let store = match open {
+            Some(session) if session.epoch == found.epoch => session.store,
+            other => {
+                if other.is_some() {
+                    tracing::warn!(shard = %self.home.shard, epoch = %found.epoch, "the stream was made anew: the replica is made again from it");
+                    self.progress.turn(State::Starting);
+                    self.let_go().await;
+                }
+                if let State::Diverged { .. } = self.progress.now().state
+                    && self.progress.now().epoch == Some(found.epoch)
+                {
+                    // Until its epoch is changed, nothing changes.
+                    return Again::Soon {
+                        cause: "the stream has lost events".to_owned(),
+                    };
+                }
+                match self.open(&found).await {
+                    Ok(store) => store,
+                    Err(again) => return again,
+                }
+            }
+        };
+        self.progress.begin(found.epoch, store.head().last);
+        let follower = Follower {
+            context: &self.context,
+            names: &self.names,
+            node: &self.settings.node,
+            store: &store,
+            progress: &self.progress,
+            sightings: &self.sightings,
+            key_window: self.settings.key_window,
+            loss_confirmed_after: self.settings.loss_confirmed_after,
+        };
+        match follower.run(&found).await {
+            Ended::Again { cause } => Again::Soon { cause },
+            Ended::OtherStream => Again::Soon {
+                cause: "the stream was made anew".to_owned(),
+            },
+            Ended::Diverged { cause } => {
+                let stream = self.names.stream();
+                tracing::error!(stream, cause, "{DIVERGED} {stream} --metadata=tidings-epoch:<number>`");
+                self.log.let_go(self.home.shard);
+                self.progress.turn(State::Diverged { cause });
+                self.let_go().await;
+                Again::Soon {
+                    cause: "the stream has lost events".to_owned(),
+                }
+            }
+            Ended::Store(error) => {
+                let cause = error.to_string();
+                tracing::error!(shard = %self.home.shard, cause, "the replica cannot be written: see to the disk, then restart the node");
+                self.progress.turn(State::Failed { cause });
+                Again::Never
+            }
+        }
+    }
+
+    async fn open(&self, found: &super::stream::Checked) -> Result<Arc<Store>, Again> {
+        let (home, epoch) = (self.home.clone(), found.epoch);
+        let opening = tokio::task::spawn_blocking(move || {
+            Store::open_replica(&home.dir, home.layout, home.shard, epoch, &home.memory)
+        });
+        let store = match opening.await {
+            Ok(Ok(store)) => store,
+            Ok(Err(error)) => {
+                tracing::error!(shard = %self.home.shard, %error, "the replica cannot be opened, it is tried again");
+                return Err(Again::soon(error));
+            }
+            Err(error) => return Err(Again::soon(error)),
+        };
+        if let Some((retention, every)) = self.settings.retention {
+            // Ends when the store is closed.
+            tokio::spawn(keep(Arc::clone(&store), retention, every));
+        }
+        self.log.hold(Arc::clone(&store));
+        self.sessions.send_replace(Some(Session {
+            store: Arc::clone(&store),
+            epoch: found.epoch,
+        }));
+        Ok(store)
+    }
+
+    /// Closes the replica, if it is open.
+    async fn let_go(&self) {
+        if let Some(session) = self.sessions.send_replace(None) {
+            self.log.let_go(self.home.shard);
+            let closing = tokio::task::spawn_blocking(move || session.store.close());
+            if let Err(error) = closing.await {
+                tracing::error!(%error, "the replica was not closed");
+            }
+        }
+    }
+
+    /// Says something once.
+    fn tell(&mut self, text: String) {
+        if !self.told.contains(&text) {
+            tracing::warn!(shard = %self.home.shard, "{text}");
+            self.told.push(text);
+        }
+    }
+}
+
+/// When following is begun again.
+enum Again {
+    Soon { cause: String },
+    Never,
+}
+
+impl Again {
+    fn soon(cause: impl ToString) -> Self {
+        Self::Soon {
+            cause: cause.to_string(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Many appends under way in one journal, each placed after the one before it, answered in the same order.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+
+use super::{AppendError, Journal, Receipt, Ticket, Unavailable};
+use crate::model::Publish;
+
+/// What comes out of a lane.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// What became of the earliest append that has no answer.
+    Outcome(Result<Receipt, AppendError>),
+    /// The journal takes nothing more here: everything that it took is answered, and the one that it refused, whose answer this is not, may be
+    /// brought elsewhere.
+    Ended(AppendError),
+}
+
+/// See the module. It has no task of its own: it moves while it is polled.
+pub(super) struct Lane {
+    journal: Arc<dyn Journal>,
+    /// The append that waits for its place; the next one is not begun before it has it.
+    placing: Option<BoxFuture<'static, Result<Ticket, AppendError>>>,
+    pending: FuturesOrdered<Ticket>,
+    ended: Option<AppendError>,
+}
+
+impl Lane {
+    pub(super) fn new(journal: Arc<dyn Journal>) -> Self {
+        Self {
+            journal,
+            placing: None,
+            pending: FuturesOrdered::new(),
+            ended: None,
+        }
+    }
+
+    /// How many appends have no answer yet.
+    pub(super) fn under_way(&self) -> usize {
+        self.pending.len() + usize::from(self.placing.is_some())
+    }
+
+    /// Whether the next append may begin.
+    pub(super) fn is_free(&self) -> bool {
+        self.placing.is_none() && self.ended.is_none()
+    }
+
+    /// Begins an append. Only while it [is free](Self::is_free).
+    pub(super) fn begin(&mut self, publish: Publish) {
+        debug_assert!(self.is_free(), "one at a time");
+        let journal = Arc::clone(&self.journal);
+        self.placing = Some(Box::pin(async move { journal.append(publish).await }));
+        // As a rule there is room, and the next one may follow at once. If not, whoever waits for the next answer waits for that too.
+        self.poll_placing(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// The next answer, or `None` once the next append may begin. While nothing is under way it waits for ever; cancelling loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Answer> {
+        poll_fn(|cx| {
+            let was_free = self.is_free();
+            match self.poll_next(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if !was_free && self.is_free() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn poll_placing(&mut self, cx: &mut Context<'_>) {
+        if let Some(placing) = &mut self.placing
+            && let Poll::Ready(placed) = placing.poll_unpin(cx)
+        {
+            self.placing = None;
+            match placed {
+                Ok(ticket) => self.pending.push_back(ticket),
+                Err(error) if is_for_another(&error) => self.ended = Some(error),
+                Err(error) => self.pending.push_back(Box::pin(std::future::ready(Err(error)))),
+            }
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.poll_placing(cx);
+        match self.pending.poll_next_unpin(cx) {
+            Poll::Ready(Some(outcome)) => Poll::Ready(Answer::Outcome(outcome)),
+            Poll::Ready(None) => match self.ended.clone() {
+                Some(error) if self.placing.is_none() => Poll::Ready(Answer::Ended(error)),
+                _ => Poll::Pending,
+            },
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Whether another holder of the shard may take what this one refuses so.
+pub(super) const fn is_for_another(error: &AppendError) -> bool {
+    match error {
+        AppendError::Closed | AppendError::ReadOnly { .. } | AppendError::DiskFull(_) => true,
+        AppendError::Unavailable { cause, .. } => !matches!(cause, Unavailable::NoQuorum { .. }),
+        AppendError::StreamFull { .. }
+        | AppendError::StreamRefused { .. }
+        | AppendError::TooSlow { .. }
+        | AppendError::Unknown { .. }
+        | AppendError::Partly { .. } => false,
+    }
+}

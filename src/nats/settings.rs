@@ -1,0 +1,112 @@
+//! Where NATS is, and how a node identifies itself there.
+
+use std::{fmt, path::PathBuf};
+
+/// How a node connects to NATS.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The servers: `nats://host:port` or `tls://host:port`, at least one. Others of the same cluster are discovered.
+    pub urls: Vec<String>,
+    /// The name of the Tidings cluster, which all its subjects begin with.
+    pub cluster: String,
+    /// The name of the connection, for those who look at the NATS server.
+    pub name: String,
+    /// Who the node is.
+    pub auth: Auth,
+    /// How the connection is secured.
+    pub tls: Tls,
+}
+
+/// Who a node is, to NATS.
+#[derive(Debug, Clone, Default)]
+pub enum Auth {
+    /// Nobody asks.
+    #[default]
+    None,
+    /// A user with a password.
+    Password {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// Whoever knows the token.
+    Token(Secret),
+    /// Who has the NKEY whose seed is in this file. It is read anew for each connection.
+    NkeyFile(PathBuf),
+    /// Who has the JWT and the NKEY seed in this file (`.creds`). It is read anew for each connection, so it can be replaced.
+    CredentialsFile(PathBuf),
+}
+
+/// How a connection is secured. Anything set but `required` requires TLS as well.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Whether a server that does not offer TLS is refused.
+    pub required: bool,
+    /// The certificates (PEM) that servers' certificates must come from; without it, those of the system. Read for each connection.
+    pub ca_file: Option<PathBuf>,
+    /// What the node itself shows.
+    pub client: Option<ClientCertificate>,
+}
+
+impl Tls {
+    /// Whether a server that does not offer TLS is refused.
+    #[must_use]
+    pub const fn is_required(&self) -> bool {
+        self.required || self.ca_file.is_some() || self.client.is_some()
+    }
+}
+
+/// A certificate that a node shows to servers.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and the root (PEM).
+    pub cert_file: PathBuf,
+    /// Its key (PEM).
+    pub key_file: PathBuf,
+}
+
+/// A text that is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for whom it is meant.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let auth = Auth::Password {
+            user: "edge".to_owned(),
+            password: "s3cr3t".into(),
+        };
+        let shown = format!("{auth:?} {:?}", Auth::Token("s3cr3t".into()));
+        assert!(shown.contains("edge") && !shown.contains("s3cr3t"), "{shown}");
+    }
+}

@@ -1,0 +1,156 @@
+//! `tidings ingest`: publishing, and the log of the shards that are placed on this node.
+//!
+//! What depends on the journal is in `owner`; this is what does not.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    NodeError, cluster, owner,
+    ports::Ports,
+    running::{Journals, Node},
+    serve::DIGEST_EVERY,
+    settings,
+    signals::Signals,
+};
+use crate::{
+    admin::{self, Health},
+    bus::{Bus, NatsBus},
+    config::{Config, JournalKind},
+    edge::limits,
+    ingest::{self, Ingest, Services},
+    journal::{self, LocalJournal, routed::Routed, service::Held},
+    log::{self, Log},
+    members::{Condition, HeldShard, Me, Members, Role},
+    model::Layout,
+    nats::Nats,
+};
+
+/// Opens, binds, builds and spawns.
+pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
+    match config.journal.kind {
+        JournalKind::Rocksdb => owner::start(config, signals).await,
+        JournalKind::Jetstream => Err(NodeError::NotSet("journal.kind")),
+    }
+}
+
+/// A node that has its sockets and is on its way to NATS.
+pub(super) struct Joined {
+    pub(super) layout: Layout,
+    pub(super) me: Me,
+    pub(super) ports: Ports,
+    pub(super) nats: Nats,
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) draining: CancellationToken,
+}
+
+impl Joined {
+    /// Binds, and begins to connect.
+    pub(super) async fn join(config: &Config) -> Result<Self, NodeError> {
+        let layout = cluster::layout(config)?;
+        let ports = Ports::bind(config).await?;
+        let grpc = config.advertised_grpc(ports.addresses.grpc);
+        let me = Me {
+            node: config.node(),
+            role: Role::Ingest,
+            http: String::new(),
+            grpc: grpc.ok_or(NodeError::NotSet("cluster.advertise_grpc"))?,
+            layout,
+        };
+        let nats = cluster::connect(config).await?;
+        let bus = Arc::new(NatsBus::start(&nats));
+        Ok(Self {
+            layout,
+            me,
+            ports,
+            nats,
+            bus,
+            draining: CancellationToken::new(),
+        })
+    }
+
+    /// Tells the others of this node and its shards, and hears of them.
+    pub(super) fn members(&self, shards: impl Fn() -> Vec<HeldShard> + Send + Sync + 'static) -> Members {
+        let draining = self.draining.clone();
+        Members::start(&self.nats, self.me.clone(), move || Condition {
+            connections: 0,
+            weight: 0,
+            draining: draining.is_cancelled(),
+            shards: shards(),
+        })
+    }
+}
+
+/// What this node has of the shards, whichever the journal.
+pub(super) struct Shards {
+    /// The journals of those that it takes events for.
+    pub(super) held: Held,
+    /// What of them can be read.
+    pub(super) log: Arc<dyn Log>,
+    /// Those to be closed at the end.
+    pub(super) journals: Vec<Arc<LocalJournal>>,
+    /// What keeps them in order.
+    pub(super) background: JoinSet<()>,
+}
+
+/// Serves the shards, and publishers of all shards.
+pub(super) fn spawn(
+    config: &Config,
+    joined: Joined,
+    members: Arc<Members>,
+    shards: Shards,
+    health: Arc<dyn Health>,
+) -> Result<Node, NodeError> {
+    let Joined {
+        layout,
+        me,
+        ports,
+        bus,
+        draining,
+        ..
+    } = joined;
+    let Shards {
+        held,
+        log,
+        journals,
+        mut background,
+    } = shards;
+    let stop = CancellationToken::new();
+    let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
+
+    for shard in held.keys() {
+        background.spawn(journal::send_digests(log.clone(), bus.clone(), *shard, DIGEST_EVERY));
+    }
+    let journal_service = journal::service::service(&me.node, layout, held.clone(), draining.clone());
+    let routed = Routed::start(&me.node, layout, held, &members.holders(), settings::routed(config));
+    let publisher = Ingest::new(routed.clone(), bus, layout, settings::ingest(config), draining.clone());
+    let services = Services::new()
+        .grpc(ingest::grpc::publisher(publisher.clone()))
+        .grpc(log::service::service(log))
+        .grpc(journal_service)
+        .http(ingest::json::router(publisher));
+    let mut port = JoinSet::new();
+    port.spawn(ingest::serve(
+        ports.grpc,
+        services,
+        settings::server(config, files),
+        draining.clone(),
+    ));
+    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+
+    Ok(Node {
+        addresses: ports.addresses,
+        edge: None,
+        journals: Journals {
+            routed: Some(routed),
+            local: journals,
+        },
+        members: Some(members),
+        draining,
+        stop,
+        port,
+        background,
+    })
+}

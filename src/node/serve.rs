@@ -1,0 +1,155 @@
+//! `tidings serve`: everything in one process.
+
+use std::{sync::Arc, time::Duration};
+
+use tidings_proto::v1::subscriber_server::SubscriberServer;
+use tokio::{
+    runtime::Handle,
+    task::{JoinSet, spawn_blocking},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    NodeError,
+    health::ServeHealth,
+    opening,
+    ports::Ports,
+    running::{Journals, Node},
+    settings,
+    signals::Signals,
+};
+use crate::{
+    admin,
+    bus::{Bus, LocalBus},
+    config::Config,
+    edge::{Edge, Listeners, Routes, SubscriberService, limits},
+    hub::HubSettings,
+    ingest::{self, Ingest, Services},
+    journal::{self, LocalJournal, Surroundings},
+    log::{self, LocalLog, Log, Store},
+    model::{Layout, Shard},
+};
+
+/// The one shard of a process that does everything itself.
+const SHARD: Shard = Shard(0);
+/// How often the log's holder tells how far it has come.
+pub(super) const DIGEST_EVERY: Duration = Duration::from_millis(500);
+/// How often retention is applied.
+pub(super) const RETENTION_EVERY: Duration = Duration::from_secs(10);
+/// Memory for blocks of the log that were read.
+pub(super) const BLOCK_CACHE: usize = 64 << 20;
+
+/// Opens, builds, binds and spawns.
+pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
+    let store = opening(open(config), signals).await?;
+    let built = build(config, store)?;
+    let journals = Journals {
+        local: vec![built.journal.clone()],
+        ..Journals::default()
+    };
+    let started = Ports::bind_with_streams(config)
+        .await
+        .and_then(|(ports, http)| spawn(config, built, ports, http));
+    journals.or_close(started).await
+}
+
+async fn open(config: &Config) -> Result<Arc<Store>, NodeError> {
+    let dir = config.data.dir.clone();
+    let opening = spawn_blocking(move || Store::open(&dir, Layout::EMBEDDED, SHARD, BLOCK_CACHE));
+    let opened = opening.await.map_err(|panic| NodeError::Runtime(panic.into()))?;
+    Ok(opened?)
+}
+
+/// What holds and carries events.
+struct Built {
+    journal: Arc<LocalJournal>,
+    store: Arc<Store>,
+    log: Arc<dyn Log>,
+    bus: Arc<dyn Bus>,
+}
+
+fn build(config: &Config, store: Arc<Store>) -> Result<Built, NodeError> {
+    let bus: Arc<dyn Bus> = Arc::new(LocalBus::default());
+    let log: Arc<dyn Log> = Arc::new(LocalLog::new(
+        store.clone(),
+        Handle::current(),
+        config.log.concurrent_replays,
+    ));
+    let surroundings = Surroundings::real(store.dir());
+    let journal = LocalJournal::start(store.clone(), bus.clone(), settings::journal(config), surroundings)
+        .map_err(NodeError::Runtime)?;
+    Ok(Built {
+        journal,
+        store,
+        log,
+        bus,
+    })
+}
+
+fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result<Node, NodeError> {
+    let Built {
+        journal,
+        store,
+        log,
+        bus,
+    } = built;
+    let draining = CancellationToken::new();
+    let stop = CancellationToken::new();
+
+    let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
+    let url = config.advertised_http(http.address());
+    let edge = Edge {
+        layout: Layout::EMBEDDED,
+        settings: settings::edge(config)?,
+        limits: settings::limits(config, files)?,
+        hub: HubSettings::default(),
+        log: log.clone(),
+        bus: bus.clone(),
+        routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
+    };
+    let edge = edge.start(http).map_err(NodeError::Runtime)?;
+
+    let publisher = Ingest::new(
+        journal.clone(),
+        bus.clone(),
+        Layout::EMBEDDED,
+        settings::ingest(config),
+        draining.clone(),
+    );
+    let services = Services::new()
+        .grpc(ingest::grpc::publisher(publisher.clone()))
+        .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
+        .grpc(log::service::service(log.clone()))
+        .http(ingest::json::router(publisher));
+    let mut port = JoinSet::new();
+    port.spawn(ingest::serve(
+        ports.grpc,
+        services,
+        settings::server(config, files),
+        draining.clone(),
+    ));
+
+    let mut background = JoinSet::new();
+    background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
+    background.spawn(log::keep(store, settings::retention(config), RETENTION_EVERY));
+    let health = Arc::new(ServeHealth {
+        edge: edge.clone(),
+        journal: journal.clone(),
+        draining: draining.clone(),
+    });
+    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+
+    Ok(Node {
+        addresses: ports.addresses,
+        edge: Some(edge),
+        journals: Journals {
+            local: vec![journal],
+            ..Journals::default()
+        },
+        members: None,
+        draining,
+        stop,
+        port,
+        background,
+    })
+}
