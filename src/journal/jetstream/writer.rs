@@ -31,8 +31,10 @@ use crate::{
 const MESSAGES: usize = 512;
 /// A group takes no more publishes once it has this many bytes.
 const BYTES: usize = 4 << 20;
-/// The longest that one try waits for its answer.
+/// The longest that one try waits for its answer, and for how many more bytes it waits a second longer: a try that came too early would have to
+/// queue behind the one before it.
 const TRY: Duration = Duration::from_secs(2);
+const BYTES_A_SECOND: usize = 4 << 20;
 /// How long it waits before it tries again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
@@ -253,6 +255,8 @@ impl Writer {
         let awaited = sightings.await_append(group.append);
         let deadline = group.deadline().unwrap_or_else(Instant::now);
         let applied = self.progress.now().applied;
+        let bytes: usize = group.messages.iter().map(|message| message.payload.len()).sum();
+        let patience = TRY + Duration::from_secs((bytes / BYTES_A_SECOND) as u64);
         let mut pause = PAUSES.0;
         // Why an earlier try may have been appended.
         let mut lost: Option<String> = None;
@@ -268,7 +272,7 @@ impl Writer {
             if left.is_zero() {
                 return Settled::Failed(self.given_up(lost, refusal));
             }
-            match send(&self.context.client(), &group.messages, left.min(TRY)).await {
+            match send(&self.context.client(), &group.messages, left.min(patience)).await {
                 Outcome::Appended { first } if first <= applied => {
                     let cause = format!(
                         "it was appended at {first}, where the replica is past {applied}: the stream was made anew"
