@@ -15,6 +15,7 @@ mod follow;
 mod group;
 mod known;
 mod message;
+pub mod monitoring;
 mod progress;
 mod pull;
 mod replica;

@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     follow::{Ended, Follower},
-    group::Waiting,
+    group::{Claim, Waiting},
     known::Known,
     progress::{Progress, State, Status},
     sightings::Sightings,
     stream::{Names, StreamSettings, advice, ensure, server_version},
     version,
-    writer::{Session, Writer, behind, not_now, unavailable},
+    writer::{Session, Writer, behind, late, not_now, unavailable},
 };
 use crate::{
     journal::{AppendError, CloseError, Disk, Journal, Ticket, Unavailable, clock::Clock},
@@ -80,6 +80,7 @@ pub struct Home {
 #[derive(Debug)]
 pub struct Replica {
     shard: Shard,
+    context: jetstream::Context,
     /// `None` once it is closed.
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
     room: Arc<Semaphore>,
@@ -136,6 +137,7 @@ impl Replica {
         };
         let replica = Arc::new(Self {
             shard,
+            context: context.clone(),
             queue: Mutex::new(Some(sender)),
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             patience: settings.patience,
@@ -251,19 +253,36 @@ impl Journal for Replica {
                 })
             })?;
             self.disk.0.wrote(cost as u64);
-            let (reply, answer) = oneshot::channel();
+            let (reply, mut answer) = oneshot::channel();
+            let claim = Claim::default();
             place.send(Waiting {
                 publish,
-                reply,
+                reply: Some(reply),
                 since,
                 deadline,
                 drawn: rand::random(),
+                claim: claim.clone(),
                 _room: room,
             });
+            let (shard, context) = (self.shard, self.context.clone());
             let ticket: Ticket = Box::pin(async move {
-                answer.await.map_err(|_| AppendError::Unknown {
-                    cause: "the node stopped".to_owned(),
-                })?
+                let answered = tokio::time::timeout_at(deadline.into(), &mut answer).await;
+                let answered = match answered {
+                    Ok(answered) => answered,
+                    // It has not even had its turn.
+                    Err(_) if claim.take() => return Err(late(shard, since, &context)),
+                    // Under way: the writer knows what becomes of it, or that nobody does.
+                    Err(_) => answer.await,
+                };
+                answered.unwrap_or_else(|_| {
+                    Err(if claim.take() {
+                        AppendError::Closed
+                    } else {
+                        AppendError::Unknown {
+                            cause: "the node stopped".to_owned(),
+                        }
+                    })
+                })
             });
             Ok(ticket)
         })
@@ -341,9 +360,7 @@ impl Keeper {
                 differences.join("; ")
             ));
         }
-        if let Some(warning) = version::warning(&server_version(&self.context)) {
-            self.tell(warning.to_owned());
-        }
+        version::advise(&server_version(&self.context));
         let open = self.sessions.borrow().clone();
         let store = match open {
             Some(session) if session.epoch == found.epoch => session.store,
