@@ -1,4 +1,5 @@
-//! Appends per second, each durable before it counts, at several numbers of publishers in flight.
+//! Appends per second, each durable before it counts, at several numbers of publishers in flight: straight to the store's journal, through the
+//! routed journal of a cluster to a shard of this process, and through it to one that is served over gRPC on loopback.
 //!
 //! `cargo bench --bench append`. The disk is that of the temporary directory: set `TMPDIR` to measure another.
 
@@ -11,10 +12,18 @@ use std::{
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tidings::{
     bus::LocalBus,
-    journal::{Journal, LocalJournal, Settings, Surroundings},
+    ingest::{ServerSettings, Services, serve},
+    journal::{
+        Journal, LocalJournal, Settings, Surroundings,
+        routed::{self, Routed},
+        service::{Held, service},
+    },
     log::Store,
+    members::{Holder, Holders},
     model::{Layout, Publish, Shard, Topic},
 };
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 const PAYLOAD_BYTES: usize = 256;
 
@@ -29,7 +38,7 @@ fn publish(publisher: usize) -> Publish {
 }
 
 /// So many appends by so many publishers, each of which waits for one to be durable before the next.
-async fn appends(journal: &Arc<LocalJournal>, publishers: usize, appends: u64) -> Duration {
+async fn appends(journal: &Arc<dyn Journal>, publishers: usize, appends: u64) -> Duration {
     let begin = Instant::now();
     let tasks: Vec<_> = (0..publishers as u64)
         .map(|publisher| {
@@ -50,6 +59,21 @@ async fn appends(journal: &Arc<LocalJournal>, publishers: usize, appends: u64) -
     begin.elapsed()
 }
 
+/// Serves journals on loopback; gives back who holds the shard then.
+async fn serve_journals(held: Held) -> Holders {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+    let address = listener.local_addr().expect("an address");
+    let never = CancellationToken::new();
+    let services = Services::new().grpc(service("there", Layout::EMBEDDED, held, never.clone()));
+    tokio::spawn(serve(listener, services, ServerSettings::default(), never));
+    let holder = Holder {
+        node: "there".to_owned(),
+        grpc: format!("http://{address}"),
+        writable: true,
+    };
+    Holders::new([(Shard(0), vec![holder])].into())
+}
+
 fn bench(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -62,13 +86,31 @@ fn bench(criterion: &mut Criterion) {
     let surroundings = Surroundings::real(dir.path());
     let journal = LocalJournal::start(store, Arc::new(LocalBus::default()), settings, surroundings).expect("started");
 
+    let straight: Arc<dyn Journal> = journal.clone();
+    let held: Held = [(Shard(0), straight.clone())].into();
+    let holders = watch::Sender::new(Arc::new(runtime.block_on(serve_journals(held.clone()))));
+    let routed = |held| -> Arc<dyn Journal> {
+        let settings = routed::Settings::default();
+        Routed::start("here", Layout::EMBEDDED, held, &holders.subscribe(), settings)
+    };
+    let (here, elsewhere) = {
+        let _entered = runtime.enter();
+        (routed(held), routed(Held::new()))
+    };
+
     let mut group = criterion.benchmark_group("append");
     group.throughput(Throughput::Elements(1)).sample_size(20);
     group.measurement_time(Duration::from_secs(8));
-    for publishers in [1, 64, 1_024] {
-        group.bench_function(BenchmarkId::new("in flight", publishers), |bencher| {
-            bencher.iter_custom(|count| runtime.block_on(appends(&journal, publishers, count)));
-        });
+    for (way, journal) in [
+        ("in flight", straight),
+        ("routed here", here),
+        ("routed elsewhere", elsewhere),
+    ] {
+        for publishers in [1, 64, 1_024] {
+            group.bench_function(BenchmarkId::new(way, publishers), |bencher| {
+                bencher.iter_custom(|count| runtime.block_on(appends(&journal, publishers, count)));
+            });
+        }
     }
     group.finish();
     runtime

@@ -178,7 +178,10 @@ async fn stream(
 /// Demands that an event was accepted.
 pub(crate) fn accepted(answer: PublishStreamResponse) -> Result<()> {
     match answer.outcome {
-        Some(Outcome::Published(_)) => Ok(()),
+        Some(Outcome::Published(published)) => {
+            let failed = published.results.iter().find_map(|result| result.error.as_ref());
+            failed.map_or(Ok(()), |error| bail!("an event was refused in part: {}", error.message))
+        }
         Some(Outcome::Error(error)) => bail!("an event was refused: {}", error.message),
         None => bail!("an answer without an outcome"),
     }

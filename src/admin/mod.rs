@@ -5,9 +5,12 @@
 //! | `GET /livez` | 200 while the process can do its work at all; 503 when only a restart helps |
 //! | `GET /readyz` | 200 when every part that decides is ready, else 503 |
 //! | `GET /readyz/<part>` | 200 when this part is ready, else 503: `streams`, `publishing`, `log`, `nats`, as far as the node has them |
+//! | `GET /metrics` | what can be counted, for Prometheus |
 //!
 //! The body says why, as JSON: `{"status":"ready","parts":{"streams":"ready","publishing":"…why not…"}}`. A part that does not decide is told
 //! for those who look: what it lacks, another node would lack too.
+
+mod metrics;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +18,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -29,6 +32,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+pub use self::metrics::Gauge;
 use crate::problem::Problem;
 
 /// How many connections there may be; more wait to be accepted.
@@ -45,6 +49,9 @@ pub trait Health: Send + Sync + 'static {
 
     /// Its parts.
     fn parts(&self) -> Vec<Part>;
+
+    /// What can be counted now.
+    fn gauges(&self) -> Vec<Gauge>;
 }
 
 /// A part of what a node does.
@@ -114,7 +121,8 @@ fn router(health: Arc<dyn Health>) -> Router {
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/readyz/{part}", get(part_ready))
-        .fallback(|| async { problem("there are /livez, /readyz and /readyz/<part>") })
+        .route("/metrics", get(count))
+        .fallback(|| async { problem("there are /livez, /readyz, /readyz/<part> and /metrics") })
         .with_state(health)
 }
 
@@ -133,6 +141,11 @@ async fn ready(State(health): State<Arc<dyn Health>>) -> Response {
     let parts = health.parts();
     let ready = parts.iter().all(|part| !part.decides || part.why_not.is_none());
     tell(ready, parts)
+}
+
+async fn count(State(health): State<Arc<dyn Health>>) -> Response {
+    let text = metrics::render(&health.gauges());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
 async fn part_ready(State(health): State<Arc<dyn Health>>, Path(asked): Path<String>) -> Response {
@@ -187,6 +200,10 @@ mod tests {
                 Part::told("nats", Some("away".to_owned())),
             ]
         }
+
+        fn gauges(&self) -> Vec<Gauge> {
+            vec![Gauge::new("tidings_streams", "Open streams.", 2.0)]
+        }
     }
 
     #[tokio::test]
@@ -207,6 +224,7 @@ mod tests {
         assert_eq!(asked("/readyz/nats").await.0, "503");
         assert_eq!(asked("/readyz/streams").await.0, "200");
         assert_eq!(asked("/readyz/log").await.0, "404");
+        assert!(asked("/metrics").await.1.ends_with("\ntidings_streams 2\n"));
     }
 
     async fn start() -> std::net::SocketAddr {

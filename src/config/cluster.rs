@@ -129,7 +129,7 @@ impl Default for Jetstream {
             replicas: 3,
             storage: Storage::File,
             max_age: Duration::from_secs(7 * 24 * 60 * 60),
-            max_bytes: Size::gib(10),
+            max_bytes: Size::NOTHING,
             duplicate_window: Duration::from_secs(2 * 60),
             patience: Duration::from_secs(15),
         }

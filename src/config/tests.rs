@@ -329,7 +329,7 @@ fn an_ordinal_is_a_number_or_auto() {
 #[test]
 fn the_times_of_jetstream_fit_together() {
     for (settings, wrong) in [
-        ("[jetstream]\nmax_bytes = \"0B\"", &[][..]),
+        ("[jetstream]\nmax_bytes = \"10GiB\"", &[][..]),
         ("[jetstream]\nmax_bytes = \"1KiB\"", &["jetstream.max_bytes"]),
         ("[jetstream]\npatience = \"61s\"", &["jetstream.patience"]),
         ("[jetstream]\nmax_age = \"1m\"", &["jetstream.duplicate_window"]),

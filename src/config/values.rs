@@ -18,6 +18,9 @@ const UNITS: [(&str, u64); 5] = [
 ];
 
 impl Size {
+    /// No bytes; as a bound as a rule: none.
+    pub const NOTHING: Self = Self(0);
+
     /// So many KiB.
     #[must_use]
     pub const fn kib(count: u64) -> Self {

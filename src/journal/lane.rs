@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
@@ -55,6 +55,8 @@ impl Lane {
         debug_assert!(self.is_free(), "one at a time");
         let journal = Arc::clone(&self.journal);
         self.placing = Some(Box::pin(async move { journal.append(publish).await }));
+        // As a rule there is room, and the next one may follow at once. If not, whoever waits for the next answer waits for that too.
+        self.poll_placing(&mut Context::from_waker(Waker::noop()));
     }
 
     /// The next answer, or `None` once the next append may begin. While nothing is under way it waits for ever; cancelling loses nothing.
@@ -70,7 +72,7 @@ impl Lane {
         .await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll_placing(&mut self, cx: &mut Context<'_>) {
         if let Some(placing) = &mut self.placing
             && let Poll::Ready(placed) = placing.poll_unpin(cx)
         {
@@ -81,6 +83,10 @@ impl Lane {
                 Err(error) => self.pending.push_back(Box::pin(std::future::ready(Err(error)))),
             }
         }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.poll_placing(cx);
         match self.pending.poll_next_unpin(cx) {
             Poll::Ready(Some(outcome)) => Poll::Ready(Answer::Outcome(outcome)),
             Poll::Ready(None) => match self.ended.clone() {
@@ -92,8 +98,8 @@ impl Lane {
     }
 }
 
-/// Whether another holder of the shard may take what was refused so before it had its place.
-fn is_for_another(error: &AppendError) -> bool {
+/// Whether another holder of the shard may take what this one refuses so.
+pub(super) const fn is_for_another(error: &AppendError) -> bool {
     match error {
         AppendError::Closed | AppendError::ReadOnly { .. } | AppendError::DiskFull(_) => true,
         AppendError::Unavailable { cause, .. } => !matches!(cause, Unavailable::NoQuorum { .. }),

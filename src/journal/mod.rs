@@ -25,10 +25,13 @@ use crate::model::{Publish, Seq};
 /// Appends events durably. One suite (`tests/contract/journal.rs`) holds every implementation to this:
 ///
 /// - **Durable:** a ticket resolves with a receipt only when the event survives the loss of this process and of its machine's power
-///   (embedded: fsynced; in a cluster: replicated). What resolves with an error that is not [`AppendError::Unknown`] was not appended and never will be.
-/// - **Ordered:** sequences are strictly increasing within a shard; appends of one caller, one awaited after the other, are in that order.
+///   (embedded: fsynced; in a cluster: replicated). What resolves with an error was not appended and never will be, but for
+///   [`AppendError::Unknown`], and for those topics of [`AppendError::Partly`] that have the event or may have it.
+/// - **Ordered:** sequences are strictly increasing within a shard; appends of one caller to one shard, one awaited after the other, are in that
+///   order, whatever fails in between. One that is [`Unknown`](AppendError::Unknown) may come later than that, if at all.
 /// - **Whole:** within a shard, all topics of one publish are appended, next to each other, or none.
 /// - **Once:** a repeat of a key on a topic within the window gives that topic the first sequence and appends nothing, across restarts.
+/// - **In time:** after the deadline of a publish nothing more is tried for it.
 /// - **Announced:** what was appended is announced on the bus after it is durable and readable from the log.
 pub trait Journal: Send + Sync + 'static {
     /// Takes its place in the order, waiting while too much is in flight, and returns a ticket that resolves when the event is

@@ -19,6 +19,8 @@ use std::{collections::HashMap, sync::Arc};
 use futures::future::BoxFuture;
 
 pub(crate) use self::batch::{Appended, Batch};
+#[cfg(test)]
+pub(crate) use self::remote::{HolderAnswer, HolderQuestion, ShardView, Weighing};
 pub use self::{
     format::{FORMAT, Home, OpenError},
     local::LocalLog,

@@ -88,7 +88,6 @@ impl Members {
         let tell = Arc::<Notify>::default();
         let task = Task {
             nats: nats.clone(),
-            settings,
             me,
             condition: Box::new(condition),
             incarnation: UnixMillis::now().0,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use tidings_cluster::{Beat, Membership, MembershipSettings, View};
+use tidings_cluster::{Beat, Membership, View};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval},
@@ -18,7 +18,7 @@ use crate::nats::{Nats, Seldom};
 /// How often a node tells of itself.
 const BEAT: Duration = Duration::from_secs(1);
 /// The least time between two beats that others ask for: many may come at once.
-const ASKED: Duration = Duration::from_millis(100);
+const ASKED: Duration = Duration::from_millis(250);
 /// How long the client may take to take a message; it has more to say later.
 const COMMAND: Duration = Duration::from_millis(500);
 /// How long the server may take to take the last beat.
@@ -26,7 +26,6 @@ const LAST: Duration = Duration::from_millis(500);
 
 pub(super) struct Task {
     pub(super) nats: Nats,
-    pub(super) settings: MembershipSettings,
     pub(super) me: Me,
     pub(super) condition: Box<dyn Fn() -> Condition + Send + Sync>,
     pub(super) incarnation: u64,
@@ -51,7 +50,7 @@ impl Task {
         let mut tick = interval(BEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let start = Instant::now();
-        let (mut ticked, mut told, mut number) = (start, start - ASKED, 0);
+        let (mut told, mut number) = (start - ASKED, 0);
         let mut malformed = Seldom::default();
         loop {
             let mut tells = false;
@@ -74,12 +73,6 @@ impl Task {
                     return;
                 }
                 _ = tick.tick() => {
-                    // It did not run for a while, and heard nobody: that says nothing about the others.
-                    if ticked.elapsed() >= self.settings.silence / 2 && link.borrow().up {
-                        self.membership.link(start.elapsed(), false);
-                        self.membership.link(start.elapsed(), true);
-                    }
-                    ticked = Instant::now();
                     if self.membership.tick(start.elapsed()) {
                         self.publish_view();
                     }

@@ -77,7 +77,11 @@ impl Watch {
                     leave_at = leaves.then(|| Instant::now() + LEAVING.mul_f64(rand::random_range(0.0..1.0)));
                 }
                 Some(Event::ServerError(error)) => {
-                    self.doubt();
+                    // What it does not let this node say, others do not hear; this node hears all it did.
+                    let of_sending = error.to_string().contains("Permissions Violation for Publish");
+                    if !of_sending {
+                        self.doubt();
+                    }
                     if let Some(times) = errors.happened(Instant::now()) {
                         warn!(%error, times, server = self.servers.chosen(), "nats complains");
                     }

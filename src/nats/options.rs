@@ -12,9 +12,9 @@ use async_nats::{
 
 use super::{Auth, NatsError, Settings, Subjects, settings::Tls};
 
-const CA: &str = "nats.tls_ca_file";
-const CERT: &str = "nats.tls_cert_file";
-const KEY: &str = "nats.tls_key_file";
+const CA: &str = "nats.tls_ca";
+const CERT: &str = "nats.tls_cert";
+const KEY: &str = "nats.tls_key";
 
 /// A server that says nothing for so long is asked whether it is there; after two unanswered questions it is left.
 const PING: Duration = Duration::from_secs(1);

@@ -84,7 +84,8 @@ impl Servers {
     pub(super) fn next(&self, pool: &[Server]) -> Option<ReconnectToServer> {
         let mut state = self.lock();
         state.known = pool.len();
-        if let Some(last) = state.chosen.take() {
+        let last = state.chosen.take();
+        if let Some(last) = &last {
             match last.connected {
                 Some(connected) if connected.elapsed() >= WORKED => state.failures = 0,
                 Some(_) => state.failures += 1,
@@ -97,7 +98,7 @@ impl Servers {
                 }
             }
         }
-        let entry = choose(pool, state.avoid.as_ref())?;
+        let entry = choose(pool, state.avoid.as_ref(), last.as_ref().map(|last| &last.server))?;
         if state.avoid.as_ref().is_some_and(|avoid| *avoid != entry.addr) {
             state.avoid = None;
         }
@@ -156,17 +157,14 @@ fn is_refusal(cause: &str) -> bool {
         .any(|words| cause.contains(words))
 }
 
-/// Any of those that failed least, but not the one to avoid if there is another.
-fn choose<'a>(pool: &'a [Server], avoid: Option<&ServerAddr>) -> Option<&'a Server> {
-    let is_avoided = |server: &Server| avoid.is_some_and(|avoid| *avoid == server.addr);
+/// Any of those that failed least, but not the one to avoid if there is another. That the last one was lost, or could not be reached, is a
+/// failure more than the client has counted.
+fn choose<'a>(pool: &'a [Server], avoid: Option<&ServerAddr>, last: Option<&ServerAddr>) -> Option<&'a Server> {
+    let is = |server: &Server, other: Option<&ServerAddr>| other.is_some_and(|other| *other == server.addr);
     pool.iter()
         .map(|server| {
-            (
-                is_avoided(server),
-                server.failed_attempts,
-                rand::random::<u32>(),
-                server,
-            )
+            let failed = server.failed_attempts + usize::from(is(server, last));
+            (is(server, avoid), failed, rand::random::<u32>(), server)
         })
         .min_by_key(|&(avoided, failed, order, _)| (avoided, failed, order))
         .map(|(.., server)| server)
@@ -199,8 +197,23 @@ mod tests {
     fn those_that_failed_least_come_first() {
         let pool = [server("a", 2), server("b", 1), server("c", 2)];
         for _ in 0..20 {
-            assert_eq!(choose(&pool, None).expect("one").addr.host(), "b");
+            assert_eq!(choose(&pool, None, None).expect("one").addr.host(), "b");
         }
+    }
+
+    #[test]
+    fn another_is_tried_before_the_one_that_was_lost() {
+        let pool = [server("a", 0), server("b", 0)];
+        for _ in 0..20 {
+            let servers = Servers::new("");
+            let first = servers.next(&pool).expect("one").addr;
+            servers.connected();
+            assert_ne!(servers.next(&pool).expect("one").addr, first);
+        }
+        // Not if the other has been away for long.
+        let pool = [server("a", 0), server("b", 9)];
+        let lost = "a".parse().expect("an address");
+        assert_eq!(choose(&pool, None, Some(&lost)).expect("one").addr, lost);
     }
 
     #[test]

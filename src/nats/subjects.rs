@@ -10,6 +10,9 @@
 //! <cluster>.inbox.…              answers to requests
 //! <cluster>.nobody               nobody listens: the server itself answers that
 //! ```
+//!
+//! So a user of NATS may be confined to publishing and subscribing to `<cluster>.>`, and, where streams are the journal, to publishing to
+//! `$JS.API.>` and `$JS.ACK.>`.
 
 use std::{fmt, sync::Arc};
 

@@ -8,14 +8,15 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{claims::Claims, cluster::Heard, replica::Held};
+use super::{claims::Claims, cluster::Heard, owner::Owned, replica::Held};
 use crate::{
-    admin::{Health, Part},
+    admin::{Gauge, Health, Part},
     edge::EdgeHandle,
     journal::{
-        LocalJournal, Status,
+        AppendError, LocalJournal, Status,
         jetstream::{self, State},
     },
+    log::Store,
     members::Holders,
     model::Shard,
     nats::Link,
@@ -58,6 +59,7 @@ fn nats(link: &watch::Receiver<Link>) -> Part {
 pub(super) struct ServeHealth {
     pub(super) edge: EdgeHandle,
     pub(super) journal: Arc<LocalJournal>,
+    pub(super) store: Arc<Store>,
     pub(super) draining: CancellationToken,
 }
 
@@ -72,6 +74,10 @@ impl Health for ServeHealth {
             Part::deciding("streams", streams(&self.edge, &self.draining)),
             Part::deciding("publishing", publishing),
         ]
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        vec![open_streams(&self.edge), last(self.store.shard(), &self.store)]
     }
 }
 
@@ -92,11 +98,15 @@ impl Health for EdgeHealth {
         let streams = streams(&self.edge, &self.draining).or_else(|| self.heard.why_not());
         vec![Part::deciding("streams", streams), nats(&self.link)]
     }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        vec![open_streams(&self.edge), connected(&self.link)]
+    }
 }
 
 /// The health of an ingest node whose shards are on its own disk.
 pub(super) struct OwnerHealth {
-    pub(super) journals: Vec<(Shard, Arc<LocalJournal>)>,
+    pub(super) owned: Vec<Owned>,
     pub(super) claims: watch::Receiver<Claims>,
     pub(super) heard: Heard,
     pub(super) link: watch::Receiver<Link>,
@@ -105,14 +115,14 @@ pub(super) struct OwnerHealth {
 
 impl OwnerHealth {
     fn publishing(&self) -> Option<String> {
-        let of_shard = |(shard, journal): &(Shard, Arc<LocalJournal>)| {
-            let claimed = self.claims.borrow().of(*shard);
-            let why_not = claimed.or_else(|| refusal(journal))?;
-            Some(format!("shard {shard}: {why_not}"))
+        let of_shard = |owned: &Owned| {
+            let claimed = self.claims.borrow().of(owned.shard());
+            let why_not = claimed.or_else(|| refusal(&owned.journal))?;
+            Some(format!("shard {}: {why_not}", owned.shard()))
         };
         draining(&self.draining)
             .or_else(|| self.heard.why_not())
-            .or_else(|| join(self.journals.iter().filter_map(of_shard)))
+            .or_else(|| join(self.owned.iter().filter_map(of_shard)))
     }
 }
 
@@ -128,6 +138,32 @@ impl Health for OwnerHealth {
             nats(&self.link),
         ]
     }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        let mut gauges = vec![connected(&self.link)];
+        gauges.extend(self.owned.iter().map(|owned| last(owned.shard(), &owned.store)));
+        gauges
+    }
+}
+
+fn open_streams(edge: &EdgeHandle) -> Gauge {
+    Gauge::new("tidings_streams", "Open streams.", count(edge.streams() as u64))
+}
+
+fn connected(link: &watch::Receiver<Link>) -> Gauge {
+    let up = f64::from(u8::from(link.borrow().up));
+    Gauge::new("tidings_nats_connected", "1 while there is a connection to NATS.", up)
+}
+
+fn last(shard: Shard, store: &Store) -> Gauge {
+    let help = "The last sequence of the shard that this node has.";
+    Gauge::new("tidings_shard_last_sequence", help, count(store.heads().last.0)).of_shard(shard.0)
+}
+
+/// Beyond 2^53 the nearest that there is.
+#[allow(clippy::cast_precision_loss, reason = "a metric")]
+const fn count(number: u64) -> f64 {
+    number as f64
 }
 
 /// All reasons in one text.
@@ -157,6 +193,11 @@ impl ReplicaHealth {
             let others = holders.of(held.shard).iter().filter(|holder| holder.node != self.me);
             let why_not = held.replica.ready().err()?;
             let is_elsewhere = others.into_iter().any(|holder| holder.writable);
+            let why_not = match why_not {
+                // What is said of an event is not said here.
+                AppendError::Unavailable { cause, .. } => cause.to_string(),
+                other => other.to_string(),
+            };
             (!is_elsewhere).then(|| format!("shard {}: {why_not}", held.shard))
         };
         let nats = || (!self.link.borrow().up).then(|| NO_NATS.to_owned());
@@ -187,7 +228,9 @@ fn lag(status: &jetstream::Status, now: Instant) -> String {
     if let (State::Following, Some(behind)) = (&status.state, status.time_behind(now)) {
         text.push_str(&format!(", as of {} seconds ago", behind.as_secs()));
     }
-    if let Some(trouble) = &status.trouble {
+    if let Some(trouble) = &status.trouble
+        && *trouble != text
+    {
         text.push_str(&format!(" ({trouble})"));
     }
     text
@@ -204,5 +247,24 @@ impl Health for ReplicaHealth {
             Part::deciding("log", self.log()),
             nats(&self.link),
         ]
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        let now = Instant::now();
+        let mut gauges = vec![connected(&self.link)];
+        for held in &self.held {
+            let status = held.replica.status().borrow().clone();
+            gauges.extend(held.replica.store().map(|store| last(held.shard, &store)));
+            let help = "How many events of the stream the shard's log has yet to apply.";
+            let events = Gauge::new("tidings_shard_behind_events", help, count(status.messages_behind()));
+            gauges.push(events.of_shard(held.shard.0));
+            // One that never was level is as far behind as can be.
+            let behind = status
+                .time_behind(now)
+                .map_or(f64::INFINITY, |behind| behind.as_secs_f64());
+            let help = "How old what the shard's log has applied may be, in seconds.";
+            gauges.push(Gauge::new("tidings_shard_behind_seconds", help, behind).of_shard(held.shard.0));
+        }
+        gauges
     }
 }

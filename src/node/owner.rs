@@ -78,13 +78,13 @@ async fn open(config: &Config) -> Result<Vec<Arc<Store>>, NodeError> {
 
 /// A shard of this node.
 #[derive(Clone)]
-struct Owned {
-    store: Arc<Store>,
-    journal: Arc<LocalJournal>,
+pub(super) struct Owned {
+    pub(super) store: Arc<Store>,
+    pub(super) journal: Arc<LocalJournal>,
 }
 
 impl Owned {
-    fn shard(&self) -> Shard {
+    pub(super) fn shard(&self) -> Shard {
         self.store.shard()
     }
 }
@@ -169,10 +169,7 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
         background,
     };
     let health = OwnerHealth {
-        journals: owned
-            .iter()
-            .map(|owned| (owned.shard(), owned.journal.clone()))
-            .collect(),
+        owned,
         claims: claimed.clone(),
         heard,
         link: joined.nats.link(),

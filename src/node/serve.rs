@@ -131,10 +131,11 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
 
     let mut background = JoinSet::new();
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
-    background.spawn(log::keep(store, settings::retention(config), RETENTION_EVERY));
+    background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
     let health = Arc::new(ServeHealth {
         edge: edge.clone(),
         journal: journal.clone(),
+        store,
         draining: draining.clone(),
     });
     background.spawn(admin::serve(ports.admin, health, stop.clone()));

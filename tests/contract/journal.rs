@@ -1,6 +1,10 @@
 //! What every journal promises.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tidings::{
     bus::{Announcement, Notice},
@@ -304,5 +308,37 @@ pub(crate) async fn a_dropped_ticket_changes_nothing(world: impl World) {
     let attended = tokio::time::timeout(Duration::from_secs(60), node.append(publish(&["a"], "attended")));
     attended.await.expect("answered");
     assert_eq!(node.read(&[topic("a")], 100).await.len(), 6);
+    world.stop(node).await;
+}
+
+pub(crate) async fn what_has_a_deadline_is_durable_or_certainly_not(world: impl World) {
+    let node = world.start().await;
+    let mut outcomes = Vec::new();
+    for number in 0..60_u64 {
+        // Long past, just past, about now, and in good time.
+        let left = [0, 0, 1, 60_000][usize::try_from(number % 4).expect("few")];
+        let publish = Publish {
+            deadline: Some(Instant::now() + Duration::from_millis(left)),
+            ..publish(&["a"], &number.to_string())
+        };
+        outcomes.push(match node.journal.append(publish).await {
+            Ok(ticket) => ticket.await,
+            Err(error) => Err(error),
+        });
+    }
+    // Behind them in the order: whatever was still tried is there by now.
+    node.append(publish(&["a"], "last")).await;
+    let events = node.read(&[topic("a")], 100).await;
+    let found: HashSet<&str> = events.iter().map(|event| &*event.data).collect();
+    assert_eq!(found.len(), events.len(), "each once");
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        let is_there = found.contains(&*number.to_string());
+        match outcome {
+            Ok(_) => assert!(is_there, "{number} was acknowledged"),
+            Err(error) if error.may_be_appended() => {}
+            Err(error) => assert!(!is_there, "{number}: {error}"),
+        }
+        assert!(is_there || number % 4 < 3, "{number} had all the time it needed");
+    }
     world.stop(node).await;
 }

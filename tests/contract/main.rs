@@ -7,6 +7,7 @@ mod bus;
 mod failover;
 mod faults;
 mod jetstream;
+mod jetstream_faults;
 mod journal;
 mod local;
 mod log;
@@ -66,6 +67,7 @@ mod local_journal {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 
@@ -84,6 +86,7 @@ mod routed_here {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 
@@ -102,6 +105,7 @@ mod routed_elsewhere {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 
@@ -152,6 +156,7 @@ mod jetstream_journal {
         what_is_announced_can_be_read,
         announcements_go_on_after_a_restart,
         a_dropped_ticket_changes_nothing,
+        what_has_a_deadline_is_durable_or_certainly_not,
     );
 }
 

@@ -11,6 +11,7 @@ use tidings::{
 pub(crate) use self::server::{Cluster, Server, Version, an_address};
 
 #[path = "../nats/server.rs"]
+#[allow(dead_code, reason = "other tests need the rest of it")]
 mod server;
 
 /// A deadline, never waited for in full.

@@ -228,7 +228,7 @@ async fn tls_and_certificates_of_both_sides() {
         matches!(
             error,
             NatsError::Content {
-                setting: "nats.tls_key_file",
+                setting: "nats.tls_key",
                 ..
             }
         ),

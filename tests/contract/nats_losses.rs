@@ -6,10 +6,11 @@ use async_nats::{
     RequestErrorKind,
     jetstream::{self, stream},
 };
+use futures::StreamExt as _;
 use tidings::{
     bus::{Announcement, Bus, Digest, Line, NatsBus, Notice, nats::wire},
     model::{Epoch, Event, Seq, Shard, Slot, UnixMillis},
-    nats::{Link, Nats},
+    nats::{Auth, Link, Nats, Settings},
 };
 
 use crate::{
@@ -152,9 +153,12 @@ async fn silence_is_taken_for_a_server_that_is_cut_off() {
         .await
         .expect("in time")
         .expect("open");
-    until(&mut *line, is_doubt).await;
     nats.round_trip(PATIENCE).await.expect("there and back");
     assert_ne!(nats.server().expect("connected").server_name, name);
+    // Again and again, so that followers ask the log.
+    for _ in 0..8 {
+        until(&mut *line, is_doubt).await;
+    }
     until_carried(&bus, &mut *line, 2).await;
 }
 
@@ -214,6 +218,46 @@ async fn a_slot_that_nobody_follows_is_not_subscribed_to() {
         }
     };
     tokio::time::timeout(PATIENCE, nobody).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_leaves_nothing_behind() {
+    const SENT: u64 = 10_000;
+    let server = start(Version::Newest).expect("installed");
+    let nats = connect(&settings(&[server.url()])).await;
+    let heard = connect(&settings(&[server.url()])).await;
+    let mut subscriber = heard.client().subscribe("tests.slot.5").await.expect("open");
+    heard.round_trip(PATIENCE).await.expect("there and back");
+    let bus = NatsBus::start(&nats);
+    for seq in 1..=SENT {
+        bus.announce(&[announcement(seq)]);
+    }
+    bus.flush(PATIENCE).await.expect("in time");
+    drop((bus, nats));
+    let all = async {
+        for seq in 1..=SENT {
+            let message = subscriber.next().await.expect("open");
+            let heard = wire::decode_announcement(SLOT, None, &message.payload).expect("an announcement");
+            assert_eq!(heard.seq, Seq(seq));
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clusters_own_subjects_are_permission_enough() {
+    let users = "authorization { users: [ { user: t, password: t, permissions: { publish: \"tests.>\", subscribe: \"tests.>\" } } ] }";
+    let server = Server::start(Version::Newest, users).expect("installed");
+    let settings = Settings {
+        auth: Auth::Password {
+            user: "t".to_owned(),
+            password: "t".into(),
+        },
+        ..settings(&[server.url()])
+    };
+    let nats = connect(&settings).await;
+    nats.round_trip(PATIENCE).await.expect("there and back");
+    let _ = carried(&nats).await;
 }
 
 async fn a_stream_republishes(version: Version) {

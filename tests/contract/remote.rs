@@ -3,12 +3,18 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use futures::future::BoxFuture;
 use tidings::{
     ingest::{Services, serve},
-    log::{Log, RemoteLog, RemoteSettings, Retention, service::service},
+    log::{
+        Heads, Located, Log, ReadError, RemoteLog, RemoteSettings, Replay, ReplayRequest, Retention, service::service,
+    },
     members::{Holder, Holders},
     model::{Layout, Shard, UnixMillis},
 };
@@ -24,6 +30,40 @@ use crate::{
 pub(crate) struct Port {
     pub(crate) address: SocketAddr,
     serving: AbortHandle,
+    dead: Arc<AtomicBool>,
+}
+
+/// A log that says nothing once its node is dead: connections end only a moment after they are told to.
+struct Mortal {
+    log: Arc<dyn Log>,
+    dead: Arc<AtomicBool>,
+}
+
+impl Mortal {
+    fn unless_dead<T: Send + 'static>(&self, answer: BoxFuture<'static, T>) -> BoxFuture<'static, T> {
+        let dead = Arc::clone(&self.dead);
+        Box::pin(async move {
+            let answer = answer.await;
+            if dead.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            answer
+        })
+    }
+}
+
+impl Log for Mortal {
+    fn heads(&self, shard: Shard) -> BoxFuture<'static, Result<Heads, ReadError>> {
+        self.unless_dead(self.log.heads(shard))
+    }
+
+    fn replay(&self, request: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>> {
+        self.unless_dead(self.log.replay(request))
+    }
+
+    fn locate(&self, shard: Shard, time: UnixMillis) -> BoxFuture<'static, Result<Located, ReadError>> {
+        self.unless_dead(self.log.locate(shard, time))
+    }
 }
 
 impl Port {
@@ -34,17 +74,24 @@ impl Port {
     pub(crate) async fn open_at(address: SocketAddr, log: Arc<dyn Log>) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let services = Services::new().grpc(service(log));
+        let dead = Arc::new(AtomicBool::new(false));
+        let mortal = Mortal {
+            log,
+            dead: Arc::clone(&dead),
+        };
+        let services = Services::new().grpc(service(Arc::new(mortal)));
         let (settings, drain) = (Default::default(), CancellationToken::new());
         let serving = tokio::spawn(async move { serve(listener, services, settings, drain).await });
         Self {
             address,
             serving: serving.abort_handle(),
+            dead,
         }
     }
 
     /// Ends it and all its connections, without a word.
     pub(crate) fn kill(&self) {
+        self.dead.store(true, Ordering::SeqCst);
         self.serving.abort();
     }
 }

@@ -31,8 +31,10 @@ const BATCH: usize = 256;
 const BEFORE_DIGEST: usize = 16 << 10;
 /// How often it looks whether all is well.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often followers ask the log while there is no connection.
+/// How often followers ask the log while nothing can be heard.
 const DOUBT: Duration = Duration::from_secs(1);
+/// The least time between two doubts of the connection: each lost message may be one, and each asks the log.
+const BETWEEN_DOUBTS: Duration = Duration::from_millis(200);
 /// How long a server may take to take the subscriptions back after a reconnect.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -108,23 +110,22 @@ impl Listener {
                     settling = None;
                     self.local.doubt();
                 }
-                Ok(()) = doubts.changed() => {
-                    doubts.mark_unchanged();
+                Ok(()) = doubts.changed(), if doubted.elapsed() >= BETWEEN_DOUBTS => {
+                    doubted = Instant::now();
                     self.local.doubt();
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
-                    if !link.borrow().up {
+                    let up = link.borrow().up;
+                    if !up || !self.follows.any() {
                         silence.excused(now);
-                        if now.duration_since(doubted) >= DOUBT {
-                            doubted = now;
-                            self.local.doubt();
-                        }
-                    } else if !self.follows.any() {
-                        silence.excused(now);
-                    } else if silence.lasts_too_long(now) {
-                        warn!("no digest was heard for seconds, leaving this nats server for another");
+                    }
+                    if (!up || silence.is_long(now)) && now.duration_since(doubted) >= DOUBT {
+                        doubted = now;
                         self.local.doubt();
+                    }
+                    if silence.is_too_long(now) {
+                        warn!("no digest was heard for seconds, leaving this nats server for another");
                         self.nats.reconnect().await;
                     }
                 }

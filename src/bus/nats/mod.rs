@@ -6,7 +6,7 @@ mod publish;
 mod silence;
 pub mod wire;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::Subject;
 use futures::future::BoxFuture;
@@ -23,7 +23,7 @@ use self::{
 use super::{Announcement, Bus, Digest, Line, LocalBus, Notice};
 use crate::{
     model::{Event, Slot},
-    nats::{Nats, Subjects},
+    nats::{Nats, RoundTripError, Subjects},
 };
 
 /// Carries notices between the processes of a cluster over core NATS.
@@ -35,14 +35,16 @@ use crate::{
 ///
 /// [`Notice::Unverified`] is said to every line when the connection to NATS was made anew (once the server has the subscriptions again), when
 /// messages came too fast, when the server is about to end or complains, when this process announced faster than NATS took it, and about
-/// every second while there is no connection: so followers still get what the log has. When no digest of any shard was heard for three
-/// seconds, the server is taken to hang or to be cut off, and is left for another.
+/// every second while there is no connection or no digest of any shard was heard for three seconds: so followers still get what the log
+/// has. A server that is silent for so long is taken to hang or to be cut off, and is left for another; if that does not help, ever more
+/// rarely, down to every thirty seconds.
 #[derive(Debug)]
 pub struct NatsBus {
     local: Arc<LocalBus>,
     follows: Arc<Follows>,
     outgoing: Outgoing,
     tasks: Vec<AbortHandle>,
+    nats: Nats,
 }
 
 /// Notices that wait to be sent at most.
@@ -69,7 +71,23 @@ impl NatsBus {
             follows,
             outgoing,
             tasks: tasks.iter().map(JoinHandle::abort_handle).collect(),
+            nats: nats.clone(),
         }
+    }
+
+    /// Waits until what was announced has arrived at the server, so that a process that ends takes no announcement with it. What is
+    /// announced after that may still be lost.
+    ///
+    /// # Errors
+    /// If there is no connection, or it takes too long.
+    pub async fn flush(&self, patience: Duration) -> Result<(), RoundTripError> {
+        let flush = async {
+            self.outgoing.flush().await;
+            self.nats.round_trip(patience).await
+        };
+        tokio::time::timeout(patience, flush)
+            .await
+            .unwrap_or(Err(RoundTripError::TimedOut(patience)))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use async_nats::{PublishErrorKind, Subject};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::wire;
@@ -26,6 +26,8 @@ pub(super) enum Sent {
     Announcement(Announcement),
     Digest(Digest),
     Ephemeral(Slot, Arc<Event>),
+    /// To be told once all before it has been sent.
+    Barrier(oneshot::Sender<()>),
 }
 
 impl Sent {
@@ -33,7 +35,7 @@ impl Sent {
         match self {
             Self::Announcement(announcement) => announcement.event.weight(),
             Self::Ephemeral(_, event) => event.weight(),
-            Self::Digest(_) => 0,
+            Self::Digest(_) | Self::Barrier(_) => 0,
         }
     }
 }
@@ -82,6 +84,14 @@ impl Outgoing {
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Waits until all that waits is sent, or dropped.
+    pub(super) async fn flush(&self) {
+        let (tell, told) = oneshot::channel();
+        if self.sender.send(Sent::Barrier(tell)).await.is_ok() {
+            let _ = told.await;
+        }
+    }
 }
 
 impl Publisher {
@@ -103,10 +113,12 @@ impl Publisher {
                     );
                 }
             }
+            let Some((subject, payload)) = self.render(sent) else {
+                continue;
+            };
             if !is_up {
                 continue;
             }
-            let (subject, payload) = self.render(sent);
             let Err(error) = self.nats.client().publish(subject, payload).await else {
                 continue;
             };
@@ -120,15 +132,20 @@ impl Publisher {
         }
     }
 
-    fn render(&self, sent: Sent) -> (Subject, Bytes) {
+    /// The message; none if it is not for others.
+    fn render(&self, sent: Sent) -> Option<(Subject, Bytes)> {
         let subjects = self.nats.subjects();
         match sent {
-            Sent::Announcement(announcement) => (
+            Sent::Announcement(announcement) => Some((
                 subjects.slot(announcement.slot),
                 wire::encode_announcement(&announcement),
-            ),
-            Sent::Digest(digest) => (subjects.digest(digest.shard), wire::encode_digest(&digest)),
-            Sent::Ephemeral(slot, event) => (subjects.once(slot), wire::encode_ephemeral(&event)),
+            )),
+            Sent::Digest(digest) => Some((subjects.digest(digest.shard), wire::encode_digest(&digest))),
+            Sent::Ephemeral(slot, event) => Some((subjects.once(slot), wire::encode_ephemeral(&event))),
+            Sent::Barrier(tell) => {
+                let _ = tell.send(());
+                None
+            }
         }
     }
 }

@@ -10,7 +10,10 @@ const LAST: Duration = Duration::from_secs(30);
 /// Watches for the digests that come about twice a second as long as anyone holds a shard.
 #[derive(Debug)]
 pub(super) struct Silence {
+    /// Since when there is reason to wonder.
     since: Instant,
+    /// Since when it was not acted on.
+    untried: Instant,
     patience: Duration,
 }
 
@@ -18,6 +21,7 @@ impl Silence {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             since: now,
+            untried: now,
             patience: FIRST,
         }
     }
@@ -30,14 +34,20 @@ impl Silence {
     /// There is no reason to expect digests: no connection, or nobody who listens.
     pub(super) const fn excused(&mut self, now: Instant) {
         self.since = now;
+        self.untried = now;
     }
 
-    /// Whether it lasts too long. If so, it begins anew, with more patience.
-    pub(super) fn lasts_too_long(&mut self, now: Instant) -> bool {
-        if now.duration_since(self.since) < self.patience {
+    /// Whether it is so long that what is announced may not arrive.
+    pub(super) fn is_long(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= FIRST
+    }
+
+    /// Whether it is time to leave the server for another. If so, the next one is given more time.
+    pub(super) fn is_too_long(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.untried) < self.patience {
             return false;
         }
-        self.since = now;
+        self.untried = now;
         self.patience = LAST.min(self.patience * 2);
         true
     }
@@ -53,15 +63,16 @@ mod tests {
         let mut silence = Silence::new(start);
         let mut left = Vec::new();
         for second in 0..100 {
-            if silence.lasts_too_long(start + Duration::from_secs(second)) {
+            assert_eq!(silence.is_long(start + Duration::from_secs(second)), second >= 3);
+            if silence.is_too_long(start + Duration::from_secs(second)) {
                 left.push(second);
             }
         }
         assert_eq!(left, [3, 9, 21, 45, 75]);
         silence.heard(start + Duration::from_secs(100));
-        assert!(!silence.lasts_too_long(start + Duration::from_secs(102)));
+        assert!(!silence.is_too_long(start + Duration::from_secs(102)));
         silence.excused(start + Duration::from_secs(103));
-        assert!(!silence.lasts_too_long(start + Duration::from_secs(105)));
-        assert!(silence.lasts_too_long(start + Duration::from_secs(106)));
+        assert!(!silence.is_too_long(start + Duration::from_secs(105)));
+        assert!(silence.is_too_long(start + Duration::from_secs(106)));
     }
 }

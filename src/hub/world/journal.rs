@@ -25,6 +25,8 @@ pub(super) struct Journal {
     pub(super) applied: Seq,
     floor: Seq,
     digested: Seq,
+    /// It is a copy, which may have yet to come to what was appended.
+    lags: bool,
 }
 
 impl Journal {
@@ -39,6 +41,15 @@ impl Journal {
             applied: Seq(0),
             floor: Seq(1),
             digested: Seq(0),
+            lags: false,
+        }
+    }
+
+    /// An empty copy of one.
+    pub(super) fn copy(shard: Shard) -> Self {
+        Self {
+            lags: true,
+            ..Self::new(shard)
         }
     }
 
@@ -76,22 +87,23 @@ impl Journal {
     }
 
     /// Copies what another has that it has not, up to a sequence: as a holder applies a stream. If it is of another history, it is emptied first.
-    pub(super) fn apply(&mut self, stream: &Self, up_to: Seq) {
+    pub(super) fn apply(&mut self, stream: &Self, up_to: Seq, slots: impl IntoIterator<Item = Slot>) {
         if self.epochs != stream.epochs {
             *self = Self {
                 epochs: stream.epochs.clone(),
                 branch: stream.branch,
-                ..Self::new(self.shard)
+                ..Self::copy(self.shard)
             };
         }
-        let last = self.last();
-        if last.next() < stream.floor {
-            // What it never had is gone.
-            self.floor = self.floor.max(stream.floor);
+        if self.last().next() < stream.floor {
+            // What it never had is gone, and may have been in any slot.
+            let gone = Seq(stream.floor.0 - 1);
+            self.order.extend(slots.into_iter().map(|slot| (gone, slot)));
+            self.floor = stream.floor;
         }
-        let floor = self.floor;
+        let (last, floor) = (self.last(), self.floor);
         self.events.retain(|&(seq, _)| seq >= floor);
-        let missing = |seq: Seq| seq > last && seq >= floor && seq <= up_to;
+        let missing = |seq: Seq| seq > last && seq <= up_to;
         self.order.extend(stream.order.iter().filter(|&&(seq, _)| missing(seq)));
         let events = stream.events.iter().filter(|&&(seq, _)| missing(seq));
         self.events.extend(events.cloned());
@@ -174,14 +186,15 @@ impl Journal {
                 let after = located.max(Seq(self.floor.0 - 1));
                 Answer::Located(Located { epoch, after })
             }
-            Question::Replay(request) => {
+            Question::Replay(request) | Question::Fill(request) => {
                 let positions = || request.topics.iter().map(|&(_, after)| after);
-                let first = positions().min().expect("one topic at least");
-                if positions().any(|position| !self.has(request.epoch, position)) {
+                // A copy may yet come to what lies ahead of it; until then there is nothing after it.
+                let ahead = |position| self.lags && request.epoch == epoch && position > self.last();
+                if positions().any(|position| !ahead(position) && !self.has(request.epoch, position)) {
                     let last = self.last();
                     return Answer::Replay(Replay::Forked { epoch, last });
                 }
-                if first.next() < self.floor {
+                if positions().any(|position| !ahead(position) && position.next() < self.floor) {
                     return Answer::Replay(Replay::Gone {
                         epoch,
                         floor: self.floor,

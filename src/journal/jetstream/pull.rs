@@ -166,10 +166,10 @@ impl Pull {
             .as_ref()
             .and_then(|headers| headers.get("Nats-Pending-Messages"))
             .and_then(|left| left.as_str().parse().ok());
-        let has_expired = status == StatusCode::TIMEOUT;
-        let is_full = status.as_u16() == 409 && said.contains("MaxBytes");
-        if has_expired || is_full {
-            self.to_come = self.to_come.saturating_sub(left.unwrap_or(MESSAGES));
+        // Newer servers say so of a request that got all it asked for, too.
+        let is_full = status.as_u16() == 409 && (said.contains("MaxBytes") || said.contains("Batch Completed"));
+        if status == StatusCode::TIMEOUT || is_full {
+            self.to_come = self.to_come.saturating_sub(left.unwrap_or(0));
             return Ok(());
         }
         Err(PullError::Ended {

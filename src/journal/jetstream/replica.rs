@@ -21,7 +21,7 @@ use super::{
     known::Known,
     progress::{Progress, State, Status},
     sightings::Sightings,
-    stream::{Names, StreamError, StreamSettings, advice, ensure, server_version},
+    stream::{Names, StreamSettings, advice, ensure, server_version},
     version,
     writer::{Session, Writer, behind, not_now, unavailable},
 };
@@ -386,6 +386,7 @@ impl Keeper {
             Ended::Diverged { cause } => {
                 let stream = self.names.stream();
                 tracing::error!(stream, cause, "{DIVERGED} {stream} --metadata=tidings-epoch:<number>`");
+                self.log.let_go(self.home.shard);
                 self.progress.turn(State::Diverged { cause });
                 self.let_go().await;
                 Again::Soon {

@@ -121,7 +121,6 @@ impl Writer {
             self.epoch = Some(epoch);
         }
         let mut waiting = waiting;
-        let mut given_up_since = None;
         loop {
             waiting = self.admit(waiting);
             let group = match self.place(waiting, &store, epoch).await {
@@ -145,8 +144,7 @@ impl Writer {
                     return;
                 }
                 Settled::PlaceAgain => {
-                    // Every round, a key of the group's has become known: there are not more rounds than keys.
-                    given_up_since.get_or_insert_with(Instant::now);
+                    // In every round one more key of the group's has become known: there are not more rounds than keys.
                     waiting = group.waiting;
                 }
                 Settled::Failed(error) => {

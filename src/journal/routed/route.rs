@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, future::Future, pin::pin, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
@@ -14,11 +15,16 @@ use super::{
     target::{Event, Remote, Target},
 };
 use crate::{
-    journal::{AppendError, Journal, Unavailable, lane::Lane},
+    journal::{
+        AppendError, Journal, Unavailable,
+        lane::{Lane, is_for_another},
+    },
     members::{Holder, Holders},
     model::Shard,
 };
 
+/// So many answers are dealt with before new parts are looked for.
+const AT_ONCE: usize = 64;
 /// How often is looked whether an answer is overdue.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The pause between two rounds through the holders, at first and at most.
@@ -181,30 +187,31 @@ impl Route {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if leaving && self.order.under_way() == 0 {
-                return End::Moved;
+            while let Ok(part) = self.parts.try_recv() {
+                self.order.push(part);
             }
             if !leaving {
                 self.fill(&mut target);
+            }
+            // Those that are there already, before anything is waited for.
+            for _ in 0..AT_ONCE {
+                let Some(event) = target.next().now_or_never() else {
+                    break;
+                };
+                if let Some(end) = self.heard(event, &target, &mut leaving) {
+                    return end;
+                }
+            }
+            if leaving && self.order.under_way() == 0 {
+                return End::Moved;
             }
             if !self.open && self.order.is_empty() {
                 return End::Closed;
             }
             tokio::select! {
                 biased;
-                event = target.next() => match event {
-                    Event::Room => {}
-                    Event::Outcome(outcome) => if self.order.answer(outcome) {
-                        self.is_well();
-                    } else {
-                        return self.broken(&target, "it answered what it was not asked".to_owned());
-                    },
-                    Event::Ended(error) => {
-                        self.order.not_taken();
-                        self.failed.insert(self.name_of(&target));
-                        return End::Failed(error);
-                    }
-                    Event::Broken { cause } => return self.broken(&target, cause),
+                event = target.next() => if let Some(end) = self.heard(event, &target, &mut leaving) {
+                    return end;
                 },
                 part = self.parts.recv(), if self.open => match part {
                     Some(part) => self.order.push(part),
@@ -219,6 +226,31 @@ impl Route {
                     }
                 }
             }
+        }
+    }
+
+    /// Goes by what a target does; tells the end, if it is that.
+    fn heard(&mut self, event: Event, target: &Target, leaving: &mut bool) -> Option<End> {
+        match event {
+            Event::Room => None,
+            Event::Outcome(outcome) => {
+                let refused = outcome.as_ref().is_err_and(is_for_another);
+                if !self.order.answer(outcome) {
+                    return Some(self.broken(target, "it answered what it was not asked".to_owned()));
+                }
+                if !refused {
+                    self.is_well();
+                } else if !*leaving {
+                    *leaving = self.turn_from(target);
+                }
+                None
+            }
+            Event::Ended(error) => {
+                self.order.not_taken();
+                self.failed.insert(self.name_of(target));
+                Some(End::Failed(error))
+            }
+            Event::Broken { cause } => Some(self.broken(target, cause)),
         }
     }
 
@@ -237,6 +269,13 @@ impl Route {
             .broken(target.cut(), &format!("the connection to node {node} broke: {cause}"));
         self.failed.insert(node.clone());
         End::Failed(self.unavailable(Unavailable::Unreachable { node, cause }))
+    }
+
+    /// Whether there is another one to turn to from a target that refuses what it had taken. What it refused is answered: it may not overtake
+    /// what the target has taken since.
+    fn turn_from(&mut self, target: &Target) -> bool {
+        self.failed.insert(self.name_of(target));
+        self.candidates().iter().any(|candidate| !self.has_failed(candidate))
     }
 
     /// Whether a target should be left for another.

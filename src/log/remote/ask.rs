@@ -20,7 +20,8 @@ use super::{
     Counters, RemoteSettings,
     hedging::Hedging,
     peers::{Peer, Peers},
-    view::{Known, View, Worth},
+    view::View,
+    weigh::Weighing,
 };
 use crate::{
     log::{Heads, Located, ReadError, Replay, ReplayRequest, wire},
@@ -33,16 +34,19 @@ const MAX_ANSWER: usize = 16 << 20;
 /// How long bad news waits for somebody who knows better.
 const CONFIRM: Duration = Duration::from_secs(1);
 
+/// How long a question waits at most when all who could answer it have just failed, or have too much to do.
+const ALL_REST: Duration = Duration::from_millis(250);
+
 /// What is asked.
 #[derive(Debug, Clone)]
-pub(super) enum Question {
+pub(crate) enum Question {
     Heads(Shard),
     Replay { request: Arc<ReplayRequest>, live: bool },
     Locate(Shard, UnixMillis),
 }
 
 impl Question {
-    fn shard(&self) -> Shard {
+    pub(super) fn shard(&self) -> Shard {
         match self {
             Self::Heads(shard) | Self::Locate(shard, _) => *shard,
             Self::Replay { request, .. } => request.shard,
@@ -52,7 +56,7 @@ impl Question {
 
 /// What is answered, of the same kind.
 #[derive(Debug, Clone)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Heads(Heads),
     Replay(Replay),
     Located(Located),
@@ -133,21 +137,28 @@ impl Asking {
     async fn ask_all(&self, question: &Question) -> Result<Answer, ReadError> {
         let shard = question.shard();
         let view = self.view(shard);
-        let mut race = Race {
-            asking: self,
-            question,
-            known: lock(&view).known(),
-            view: &view,
-            holders: self.in_order(question),
-            asked: 0,
-            done: Vec::new(),
-            under_way: FuturesUnordered::new(),
-            heard: Heard::default(),
-        };
-        if race.holders.is_empty() {
+        // Thousands may ask again and again while nobody can answer: their turns are held up here, instead of asking for nothing.
+        let rest = self.rest(shard);
+        if !rest.is_zero() {
+            tokio::time::sleep(rest.min(ALL_REST)).await;
+        }
+        let holders = self.in_order(question);
+        if holders.is_empty() {
             let cause = format!("no node is known to hold shard {shard}: is an ingest node up that does?");
             return Err(ReadError::Failed { cause });
         }
+        let nodes = holders.iter().map(|peer| Arc::clone(&peer.node)).collect();
+        let weighing = Weighing::new(&lock(&view), question.clone(), nodes);
+        let race = Race {
+            asking: self,
+            question,
+            view: &view,
+            holders,
+            asked: 0,
+            done: Vec::new(),
+            under_way: FuturesUnordered::new(),
+            weighing,
+        };
         race.run().await
     }
 
@@ -156,14 +167,22 @@ impl Asking {
         let all = Arc::clone(&self.holders.borrow());
         let mut peers = self.peers.of(all.of(question.shard()), &all);
         if let (Question::Heads(_), 2..) = (question, peers.len()) {
-            // Each in its turn, so that it shows who lags.
-            let turn = self.counters.questions.load(Ordering::Relaxed);
-            let by = usize::try_from(turn % peers.len() as u64).unwrap_or_default();
+            // Any of them, so that it shows who lags.
+            let by = rand::random_range(0..peers.len());
             peers.rotate_left(by);
         }
         let now = Instant::now().into_std();
         peers.sort_by_cached_key(|peer| peer.health().rests(now));
         peers
+    }
+
+    /// For how long yet everyone who holds a shard is to be left alone.
+    fn rest(&self, shard: Shard) -> Duration {
+        let all = Arc::clone(&self.holders.borrow());
+        let now = Instant::now().into_std();
+        let peers = self.peers.of(all.of(shard), &all);
+        let rests = peers.iter().map(|peer| peer.health().rest(now));
+        rests.min().unwrap_or_default()
     }
 
     fn view(&self, shard: Shard) -> Arc<Mutex<View>> {
@@ -179,31 +198,19 @@ impl Asking {
 struct Race<'a> {
     asking: &'a Asking,
     question: &'a Question,
-    known: Known,
     view: &'a Mutex<View>,
     holders: Vec<Arc<Peer>>,
     /// How many of them have been asked, and which of those have answered, or failed.
     asked: usize,
     done: Vec<usize>,
     under_way: FuturesUnordered<Attempt<'a>>,
-    heard: Heard,
+    weighing: Weighing,
 }
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = (usize, Instant, Result<Answer, Refused>)> + Send + 'a>>;
 
-/// What was heard that is not simply passed on.
-#[derive(Default)]
-struct Heard {
-    /// The best of what is passed on if nobody knows better.
-    poor: Option<Answer>,
-    /// Whoever answered with another epoch, and what.
-    disputed: Vec<(usize, Answer)>,
-    /// Why the others have no answer.
-    causes: Vec<String>,
-}
-
 impl Race<'_> {
-    async fn run(&mut self) -> Result<Answer, ReadError> {
+    async fn run(mut self) -> Result<Answer, ReadError> {
         let begin = Instant::now();
         let deadline = begin + self.asking.settings.deadline;
         self.asking.hedging(self.question).asked();
@@ -218,7 +225,7 @@ impl Race<'_> {
                         return Ok(answer);
                     }
                     self.ask_next();
-                    if self.heard.poor.is_some() {
+                    if self.weighing.has_an_answer() {
                         let latest = (Instant::now() + CONFIRM).min(give_up.deadline());
                         give_up.as_mut().reset(latest);
                     }
@@ -231,12 +238,14 @@ impl Race<'_> {
                     hedge.as_mut().reset(Instant::now() + self.patience());
                 }
                 () = &mut give_up => {
-                    self.heard.causes.push("no more answers in time".to_owned());
+                    for holder in (0..self.asked).filter(|holder| !self.done.contains(holder)) {
+                        self.weighing.no_answer(holder, "no answer in time");
+                    }
                     break;
                 }
             }
         }
-        self.settle()
+        self.weighing.settle(&mut lock(self.view))
     }
 
     fn patience(&self) -> Duration {
@@ -292,88 +301,25 @@ impl Race<'_> {
                     Refused::Busy(_) => peer.health().busy(now.into_std()),
                     Refused::Failed(_) => peer.health().failed(now.into_std()),
                 }
-                if !matches!(refused, Refused::Busy(_)) {
-                    lock(self.view).silent(&peer.node);
+                let why = refused.to_string();
+                if matches!(refused, Refused::Busy(_)) {
+                    self.weighing.no_answer(holder, &why);
+                } else {
+                    self.weighing.failed(&mut lock(self.view), holder, &why);
                 }
-                self.heard.causes.push(format!("{}: {refused}", peer.node));
                 return None;
             }
         };
-        match self.worth(holder, &answer) {
-            Worth::Good => {
-                let patience = self.patience();
-                self.asking.hedging(self.question).answered(now - begun);
-                // Those that were asked before, and have yet to answer.
-                for (slow, peer) in self.holders[..holder].iter().enumerate() {
-                    if !self.done.contains(&slow) {
-                        peer.health().outrun(now.into_std(), patience);
-                    }
-                }
-                return Some(answer);
-            }
-            Worth::Poor => self.heard.poor(answer),
-            Worth::Behind => self
-                .heard
-                .causes
-                .push(format!("{} is behind what was known", peer.node)),
-            Worth::Disputed => {
-                self.heard
-                    .causes
-                    .push(format!("{} is of epoch {}", peer.node, answer.epoch()));
-                self.heard.disputed.push((holder, answer));
+        let answer = self.weighing.answered(&mut lock(self.view), holder, answer)?;
+        let patience = self.patience();
+        self.asking.hedging(self.question).answered(now - begun);
+        // Those that were asked before, and have yet to answer.
+        for (slow, peer) in self.holders[..holder].iter().enumerate() {
+            if !self.done.contains(&slow) {
+                peer.health().outrun(now.into_std(), patience);
             }
         }
-        None
-    }
-
-    fn worth(&self, holder: usize, answer: &Answer) -> Worth {
-        let nodes: Vec<_> = self.holders.iter().map(|peer| Arc::clone(&peer.node)).collect();
-        lock(self.view).answered(&nodes[holder], &nodes, self.known, self.question, answer)
-    }
-
-    /// All who could be asked have been heard: what counts now?
-    fn settle(&mut self) -> Result<Answer, ReadError> {
-        // Whoever stood against another epoch may have gone on to it, or fallen silent, while the others were asked.
-        for (holder, answer) in std::mem::take(&mut self.heard.disputed) {
-            match self.worth(holder, &answer) {
-                Worth::Good => return Ok(answer),
-                Worth::Poor => self.heard.poor(answer),
-                Worth::Behind => {}
-                Worth::Disputed => self.heard.disputed.push((holder, answer)),
-            }
-        }
-        let knows_the_position =
-            |answer: &Answer| matches!(answer, Answer::Replay(Replay::Page(_) | Replay::Gone { .. }));
-        // Of an epoch that may yet turn out to be the present one.
-        let better = self
-            .heard
-            .disputed
-            .iter()
-            .any(|(_, answer)| knows_the_position(answer) && !lock(self.view).is_past(answer.epoch()));
-        match self.heard.poor.take() {
-            Some(answer) if knows_the_position(&answer) || !better => Ok(answer),
-            _ => Err(ReadError::Failed {
-                cause: format!(
-                    "shard {}, of those that hold it: {}",
-                    self.question.shard(),
-                    self.heard.causes.join("; ")
-                ),
-            }),
-        }
-    }
-}
-
-impl Heard {
-    /// Keeps the better of two answers: a page, of pages the one that goes further; then what says that the least is gone.
-    fn poor(&mut self, answer: Answer) {
-        let rank = |answer: &Answer| match answer {
-            Answer::Replay(Replay::Page(page)) => (2, page.up_to.0),
-            Answer::Replay(Replay::Gone { floor, .. }) => (1, u64::MAX - floor.0),
-            _ => (0, 0),
-        };
-        if self.poor.as_ref().is_none_or(|poor| rank(poor) < rank(&answer)) {
-            self.poor = Some(answer);
-        }
+        Some(answer)
     }
 }
 

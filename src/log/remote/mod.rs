@@ -9,6 +9,7 @@
 //! - `peers`: a connection to each node, and which nodes are to be asked last for a while.
 //! - `ask`: failover, hedging, the deadline.
 //! - `hedging`: when the next holder is asked though the first may yet answer.
+//! - `weigh`: which of several answers is passed on.
 //! - `view`: what is known of a shard: its epoch, how far it had come, who lags. No answer is passed on that contradicts it.
 //! - `turns`, `pace`: how much is read at once, and how fast.
 //! - `flights`: several who ask for the same heads share the answer to a question that was put after they asked.
@@ -20,6 +21,7 @@ mod pace;
 mod peers;
 mod turns;
 mod view;
+mod weigh;
 
 use std::{
     future::Future,
@@ -38,6 +40,12 @@ use self::{
     ask::{Answer, Asking, Question},
     flights::Flights,
     turns::Turns,
+};
+#[cfg(test)]
+pub(crate) use self::{
+    ask::{Answer as HolderAnswer, Question as HolderQuestion},
+    view::View as ShardView,
+    weigh::Weighing,
 };
 use super::{Heads, Located, Log, ReadError, Replay, ReplayRequest};
 use crate::{

@@ -37,7 +37,7 @@ const COMPARE: Duration = Duration::from_secs(1);
 
 /// One shard, as its holders have told of it.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(crate) struct View {
     present: Option<Epoch>,
     last: Seq,
     past: VecDeque<Epoch>,

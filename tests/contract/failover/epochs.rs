@@ -5,7 +5,7 @@ use tidings::{
     model::{Epoch, Seq},
 };
 
-use super::{Holding, NO_HEDGES, Two, page};
+use super::{Holding, NO_HEDGES, Two, page, until};
 use crate::{remote::holders, world::SHARD};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,7 +21,8 @@ async fn heads_never_go_back() {
         before = heads.last;
     }
     two.holding[0].set().last = Seq(500);
-    while two.log.heads(SHARD).await.expect("heads").last < Seq(500) {}
+    let last = async || two.log.heads(SHARD).await.expect("heads").last;
+    until("it is asked", async || last().await == Seq(500)).await;
     two.ports[0].kill();
     while two.holding[1].set().last < Seq(500) {
         let heads = two.log.heads(SHARD).await;
@@ -49,12 +50,10 @@ async fn one_that_lags_is_passed_over_when_that_is_known() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn that_one_lags_is_found_out_by_who_waits() {
     let two = Two::start(NO_HEDGES, [Holding::new(1, 5), Holding::new(1, 20)]).await;
-    loop {
-        let page = page(two.replay(1, 5).await);
-        if !page.events.is_empty() {
-            break;
-        }
-    }
+    until("it is read from the other", async || {
+        !page(two.replay(1, 5).await).events.is_empty()
+    })
+    .await;
     assert!(two.holding[1].heads_asked() > 0);
 }
 
@@ -93,12 +92,12 @@ async fn a_history_that_all_know_as_another_has_forked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_has_yet_to_notice_a_new_epoch_tells_nobody_that_history_forked() {
     let two = Two::start(NO_HEDGES, [Holding::new(1, 10), Holding::new(1, 10)]).await;
-    for _ in 0..2 {
-        assert_eq!(two.log.heads(SHARD).await.expect("heads").epoch, Epoch(1));
-    }
+    let epoch = async || two.log.heads(SHARD).await.expect("heads").epoch;
+    let both = || two.holding.iter().all(|holding| holding.heads_asked() > 0);
+    until("both are heard", async || epoch().await == Epoch(1) && both()).await;
     *two.holding[1].set() = Holding::new(2, 3).set().clone();
     // Until it is asked, nothing is known of it.
-    while two.log.heads(SHARD).await.expect("heads").epoch == Epoch(1) {}
+    until("it is asked", async || epoch().await == Epoch(2)).await;
     for _ in 0..10 {
         assert_eq!(two.log.heads(SHARD).await.expect("heads").epoch, Epoch(2));
         assert_eq!(page(two.replay(2, 0).await).events.len(), 3);

@@ -11,7 +11,7 @@ use tidings::{
     model::Seq,
 };
 
-use super::{Holding, NO_HEDGES, Two, after, log, page};
+use super::{Holding, NO_HEDGES, Two, after, log, page, until};
 use crate::{remote::Port, world::SHARD};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,14 +54,10 @@ async fn so_many_replays_are_under_way_at_once_and_heads_and_fills_do_not_wait_f
     let port = Port::open(holding.clone() as Arc<dyn Log>).await;
     let (_holders, log) = log(settings, &[port.address]);
     let replays: Vec<_> = (0..50).map(|_| tokio::spawn(log.replay(after(1, 0, 10)))).collect();
-    while holding.under_way() < 8 {
-        tokio::task::yield_now().await;
-    }
+    until("so many are under way", async || holding.under_way() >= 8).await;
     assert_eq!(log.heads(SHARD).await.expect("heads").last, Seq(10));
     let fills: Vec<_> = (0..10).map(|_| tokio::spawn(log.fill(after(1, 0, 10)))).collect();
-    while holding.under_way() < 8 + 2 {
-        tokio::task::yield_now().await;
-    }
+    until("so many are under way", async || holding.under_way() >= 8 + 2).await;
     holding.gate.add_permits(1_000);
     for read in replays.into_iter().chain(fills) {
         page(read.await.expect("no panic"));
@@ -81,13 +77,9 @@ async fn who_does_not_wait_any_more_is_not_read_for() {
     let (_holders, log) = log(settings, &[port.address]);
     for round in 1..=3 {
         let replay = tokio::spawn(log.replay(after(1, 0, 10)));
-        while holding.reads() < round {
-            tokio::task::yield_now().await;
-        }
+        until("it is read", async || holding.reads() >= round).await;
         replay.abort();
-        while holding.under_way() > 0 {
-            tokio::task::yield_now().await;
-        }
+        until("it is not read any more", async || holding.under_way() == 0).await;
     }
     holding.gate.add_permits(1);
     page(log.replay(after(1, 0, 10)).await);

@@ -3,6 +3,7 @@
 mod epochs;
 mod holder;
 mod load;
+mod shards;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
 use self::holder::{Holding, after};
 use crate::{
+    local::DEADLINE,
     remote::{Port, holders},
     world::SHARD,
 };
@@ -70,6 +72,16 @@ fn log(settings: RemoteSettings, addresses: &[SocketAddr]) -> (watch::Sender<Arc
     (sender, Arc::new(log))
 }
 
+/// Waits until something is so.
+async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !is().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect(what);
+}
+
 fn page(replay: Result<Replay, ReadError>) -> Page {
     match replay {
         Ok(Replay::Page(page)) => page,
@@ -99,9 +111,7 @@ async fn reads_that_are_under_way_in_a_holder_that_is_killed_go_to_the_other() {
     let two = Two::start(NO_HEDGES, [Holding::new(1, 10), Holding::new(1, 10)]).await;
     two.holding[0].gate.forget_permits(usize::MAX);
     let reads: Vec<_> = (0..20).map(|_| tokio::spawn(two.log.replay(after(1, 0, 10)))).collect();
-    while two.holding[0].under_way() < 20 {
-        tokio::task::yield_now().await;
-    }
+    until("all are under way", async || two.holding[0].under_way() == 20).await;
     two.ports[0].kill();
     for read in reads {
         assert_eq!(page(read.await.expect("no panic")).events.len(), 10);
@@ -115,22 +125,13 @@ async fn without_any_holder_it_says_so_until_one_is_back() {
     assert_eq!(page(two.replay(1, 0).await).events.len(), 10);
     two.ports[0].kill();
     two.ports[1].kill();
-    // What is under way when the port closes may still be answered.
-    let told = loop {
-        if let Err(error) = two.replay(1, 0).await {
-            break error.to_string();
-        }
-    };
+    let told = two.replay(1, 0).await.expect_err("nobody answers").to_string();
     assert!(told.contains("n0: ") && told.contains("n1: "), "{told}");
     assert!(two.log.heads(SHARD).await.is_err());
-    let _back = loop {
-        // Its last connections may yet have to close.
-        let address = two.ports[1].address;
-        if TcpListener::bind(address).await.is_ok() {
-            break Port::open_at(address, two.holding[1].clone() as Arc<dyn Log>).await;
-        }
-        tokio::task::yield_now().await;
-    };
+    // Its listener may yet have to close.
+    let address = two.ports[1].address;
+    until("the port is free", async || TcpListener::bind(address).await.is_ok()).await;
+    let _back = Port::open_at(address, two.holding[1].clone() as Arc<dyn Log>).await;
     assert_eq!(page(two.replay(1, 0).await).events.len(), 10);
     assert_eq!(two.log.heads(SHARD).await.expect("heads").last, Seq(10));
 }

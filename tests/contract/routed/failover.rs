@@ -13,7 +13,7 @@ use tidings::{
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{
-    memory::{Memory, Refusing},
+    memory::{Memory, Refusing, RefusingLater},
     owner::{Owner, holders},
     proxy::Proxy,
 };
@@ -353,6 +353,30 @@ async fn what_this_node_may_not_take_goes_to_another() {
 }
 
 #[tokio::test]
+async fn what_this_node_refuses_too_late_is_answered_and_what_follows_goes_to_another() {
+    let journal = Memory::new();
+    let other = owner("other", &journal).await;
+    let known = holders([(SHARD, vec![other.holder()])]);
+    let no_nats = AppendError::Unavailable {
+        shard: SHARD,
+        cause: Unavailable::NoNats {
+            cause: "no route".to_owned(),
+        },
+    };
+    let local: Arc<dyn Journal> = Arc::new(RefusingLater(no_nats.clone()));
+    let routed = Routed::start(
+        "here",
+        one_shard(),
+        [(SHARD, local)].into(),
+        &known.subscribe(),
+        patient(),
+    );
+    assert_eq!(append(&routed, publish(&["a"], "first")).await, Err(no_nats));
+    append(&routed, publish(&["a"], "second")).await.expect("durable");
+    assert_eq!(journal.data(), ["second"]);
+}
+
+#[tokio::test]
 async fn whoever_has_a_deadline_is_told_the_reason_before_it() {
     let routed = routed(&holders([]), patient());
     let impatient = Publish {
@@ -404,4 +428,25 @@ async fn a_closed_one_answers_what_it_took_and_takes_no_more() {
     journal.release();
     ticket.await.expect("durable");
     close.await.expect("no panic").expect("closed");
+}
+
+#[tokio::test]
+async fn nodes_that_divide_the_topics_otherwise_do_not_take_each_others_events() {
+    let journal = Memory::new();
+    let other = Layout::new(8, 2).expect("valid");
+    let held = [
+        (Shard(0), journal.clone() as Arc<dyn Journal>),
+        (Shard(1), journal.clone()),
+    ]
+    .into();
+    let there = Owner::start("there", other, held).await;
+    let known = holders([(SHARD, vec![there.holder()])]);
+    let routed = routed(&known, impatient());
+    let odd = (0..)
+        .map(|number| format!("t{number}"))
+        .find(|topic| other.shard(other.slot(topic)) == 1)
+        .expect("one of many");
+    let error = append(&routed, publish(&[&odd], "x")).await.expect_err("refused");
+    assert!(error.to_string().contains("`cluster.shards`"), "{error}");
+    assert!(journal.data().is_empty());
 }

@@ -121,3 +121,13 @@ impl Journal for Refusing {
         Box::pin(std::future::ready(Err(self.0.clone())))
     }
 }
+
+/// A journal that gives everything a place and refuses it then.
+pub(crate) struct RefusingLater(pub(crate) AppendError);
+
+impl Journal for RefusingLater {
+    fn append(&self, _: Publish) -> BoxFuture<'_, Result<Ticket, AppendError>> {
+        let ticket: Ticket = Box::pin(std::future::ready(Err(self.0.clone())));
+        Box::pin(std::future::ready(Ok(ticket)))
+    }
+}

@@ -120,6 +120,7 @@ impl World {
         }
         self.ingest[node].up = false;
         self.ingest[node].life += 1;
+        self.shards.close(ordinal(node));
         self.after(10 * SECOND, Action::Start(Node::Ingest(node)));
     }
 

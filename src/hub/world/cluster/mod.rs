@@ -1,16 +1,18 @@
 //! A cluster: edges with their memberships and rings, ingest nodes that hold the shards or copies of them, each at its own pace, and between
 //! them a NATS from which nodes are cut off. Readers connect to the owner of their slot, or anywhere, and are moved when they are misplaced.
 
+mod ask;
 mod faults;
 mod nodes;
 mod shards;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tidings_cluster::{Beat, HeldShard};
 
 use self::{
+    ask::Ask,
     nodes::{Edge, Node, Running, place, time},
     shards::{Kind, Shards},
 };
@@ -23,7 +25,7 @@ use super::{
 use crate::{
     bus::Notice,
     hub::{Answer, Effect, Follow, HubSettings, Question, Start, Ticket},
-    log::ReadError,
+    log::HolderAnswer,
     model::{Cursor, Layout, Seq, Shard, Slot, Topic},
 };
 
@@ -46,6 +48,13 @@ enum Action {
     Tick(usize),
     Notice(usize, u32, Notice),
     Question(usize, u32, Ticket, Question),
+    /// A question comes to the holder at this place among those that are asked.
+    Asked(u64, usize),
+    /// It has answered, or has not.
+    Told(u64, usize, Option<HolderAnswer>),
+    /// Nobody knew better than who answered first.
+    Confirm(u64),
+    GiveUp(u64),
     Answer(usize, u32, Ticket, Answer),
     Connect(usize),
     Consume(usize, u32),
@@ -80,10 +89,14 @@ struct World {
     ingest: Vec<Running>,
     edges: Vec<Edge>,
     clients: Vec<Client>,
+    /// The questions that are under way.
+    asks: BTreeMap<u64, Ask>,
+    next_ask: u64,
     topics: Vec<Topic>,
     published: Published,
     /// What happened, if somebody wants to know.
     trace: Option<Vec<String>>,
+    prints: bool,
 }
 
 impl World {
@@ -94,6 +107,7 @@ impl World {
         let settings = HubSettings {
             tail_events: rng.random_range(0..12),
             tail_bytes: 1 << 20,
+            tail_total_bytes: [1 << 20, 2_000][rng.random_range(0..2)],
             page_events: rng.random_range(1..8),
             page_bytes: 1_000,
             fill_topics: rng.random_range(1..6),
@@ -122,6 +136,8 @@ impl World {
             settings,
             faults,
             quiet: false,
+            asks: BTreeMap::new(),
+            next_ask: 0,
             shards,
             ingest: vec![Running::new(1); INGEST],
             edges: (0..EDGES).map(|_| Edge::new(1, layout, settings, 0)).collect(),
@@ -130,6 +146,7 @@ impl World {
                 .collect(),
             published: Rc::new(RefCell::new(vec![Vec::new(); TOPICS])),
             trace: None,
+            prints: false,
             rng,
         }
     }
@@ -151,9 +168,7 @@ impl World {
                 continue;
             }
             let now = self.schedule.now();
-            if let Some(trace) = &mut self.trace {
-                trace.push(format!("{now} {action}"));
-            }
+            self.note(|| format!("{now} {action}"));
             self.act(action);
         }
     }
@@ -184,10 +199,11 @@ impl World {
                     self.carry_out(edge);
                 }
             }
-            Action::Question(edge, life, ticket, question) => {
-                let answer = self.ask(edge, &question);
-                self.after(400, Action::Answer(edge, life, ticket, answer));
-            }
+            Action::Question(edge, life, ticket, question) => self.ask(edge, life, ticket, question),
+            Action::Asked(id, holder) => self.asked(id, holder),
+            Action::Told(id, holder, answer) => self.told(id, holder, answer),
+            Action::Confirm(id) => self.confirm(id),
+            Action::GiveUp(id) => self.give_up(id),
             Action::Answer(edge, life, ticket, answer) => {
                 if self.edges[edge].node.life == life {
                     self.edges[edge].hub.answer(ticket, &answer);
@@ -210,6 +226,15 @@ impl World {
                 }
             }
             Action::Chaos => self.chaos(),
+        }
+    }
+
+    /// Adds to the trace, if somebody wants it.
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.prints {
+            println!("{}", what());
+        } else if let Some(trace) = &mut self.trace {
+            trace.push(what());
         }
     }
 
@@ -279,9 +304,11 @@ impl World {
     fn digest(&mut self, node: usize) {
         if self.ingest[node].is_heard() {
             for (shard, _) in self.shards.held_by(ordinal(node)) {
-                let digest = Arc::new(self.shards.held(shard, ordinal(node)).digest());
-                for edge in 0..EDGES {
-                    self.notify(edge, 500, || Notice::Digest(digest.clone()));
+                if self.shards.is_open(shard, ordinal(node)) {
+                    let digest = Arc::new(self.shards.held(shard, ordinal(node)).digest());
+                    for edge in 0..EDGES {
+                        self.notify(edge, 500, || Notice::Digest(digest.clone()));
+                    }
                 }
                 let stream = self.shards.appended(shard);
                 let (branch, last, life) = (stream.branch, stream.last(), self.ingest[node].life);
@@ -299,7 +326,11 @@ impl World {
                 edge.is_heard().then(|| edge.beat(node, layout, Vec::new()))
             }
             Node::Ingest(place) => {
-                let shards = self.shards.held_by(ordinal(place)).into_iter().map(|(shard, rank)| {
+                let shards = self.shards.held_by(ordinal(place)).into_iter();
+                let open: Vec<_> = shards
+                    .filter(|&(shard, _)| self.shards.is_open(shard, ordinal(place)))
+                    .collect();
+                let shards = open.into_iter().map(|(shard, rank)| {
                     let held = self.shards.held(shard, ordinal(place));
                     HeldShard {
                         shard: shard.0,
@@ -363,30 +394,10 @@ impl World {
         Slot(self.layout.slot(self.topics[client.reader.topics[0]].as_str()))
     }
 
-    /// What an edge's log answers: one of those who hold the shard, as it sees them, the best first; as a rule.
-    fn ask(&mut self, edge: usize, question: &Question) -> Answer {
-        let holders = self.edges[edge].membership.view().holders(shards::shard_of(question).0);
-        let mut holders: Vec<_> = holders.iter().filter_map(|holder| place(&holder.member.node)).collect();
-        if self.chance(0.3) {
-            holders.reverse();
-        }
-        if !self.chance(0.1) {
-            for node in holders {
-                let reached = self.ingest[node].up && !self.edges[edge].cut_from.contains(&node);
-                if reached && let Some(answer) = self.shards.answer(question, ordinal(node)) {
-                    return answer;
-                }
-            }
-        }
-        Answer::Failed(ReadError::failed("nobody has it"))
-    }
-
     fn carry_out(&mut self, edge: usize) {
         let life = self.edges[edge].node.life;
         for effect in self.edges[edge].hub.take_effects() {
-            if let Some(trace) = &mut self.trace {
-                trace.push(format!("edge-{edge}: {effect:?}"));
-            }
+            self.note(|| format!("edge-{edge}: {effect:?}"));
             match effect {
                 Effect::Follow(slot) => self.edges[edge].slots.push(slot),
                 Effect::Unfollow(slot) => self.edges[edge].slots.retain(|&followed| followed != slot),
@@ -445,7 +456,7 @@ impl World {
 
     fn consume(&mut self, client: usize, connection: u32) {
         let taken = self.rng.random_range(0..3);
-        let this = &mut self.clients[client];
+        let this = &self.clients[client];
         let Some((edge, id, pipe)) = this.reader.on.clone().filter(|_| this.connection == connection) else {
             return;
         };
@@ -453,11 +464,10 @@ impl World {
             let Some((seen, cursor)) = pipe.borrow_mut().items.pop_front() else {
                 break;
             };
-            if let Some(trace) = &mut self.trace {
-                trace.push(format!("reader {client}: {seen:?} {cursor}"));
-            }
-            this.reader.seen.push(seen);
-            this.reader.cursor = Some(cursor);
+            self.note(|| format!("reader {client} on edge-{edge}: {seen:?} {cursor}"));
+            let reader = &mut self.clients[client].reader;
+            reader.seen.push(seen);
+            reader.cursor = Some(cursor);
         }
         let has_room = pipe.borrow().items.len() < pipe.borrow().room;
         if self.edges[edge].stopped_until <= self.schedule.now()
@@ -556,6 +566,7 @@ impl Action {
             Self::Hear(edge, ..)
             | Self::Tick(edge)
             | Self::Notice(edge, ..)
+            | Self::Question(edge, ..)
             | Self::Answer(edge, ..)
             | Self::Beat(Node::Edge(edge)) => Some(edge),
             _ => None,
@@ -564,19 +575,19 @@ impl Action {
 }
 
 impl std::fmt::Display for Action {
-    /// As in a trace: the heads of an answer without the order in which a map happens to have them.
+    /// As in a trace: heads without the order in which a map happens to have them.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let heads = match self {
+            Self::Answer(.., Answer::Heads(heads)) | Self::Told(.., Some(HolderAnswer::Heads(heads))) => heads,
+            other => return write!(f, "{other:?}"),
+        };
         match self {
-            Self::Answer(edge, life, ticket, Answer::Heads(heads)) => {
-                let slots: std::collections::BTreeMap<_, _> = heads.slots.iter().collect();
-                let (epoch, last, floor) = (heads.epoch, heads.last, heads.floor);
-                write!(
-                    f,
-                    "Answer({edge}, {life}, {ticket:?}, {epoch} {last} {floor} {slots:?})"
-                )
-            }
-            other => write!(f, "{other:?}"),
+            Self::Answer(edge, life, ticket, _) => write!(f, "Answer({edge}, {life}, {ticket:?}, ")?,
+            Self::Told(id, holder, _) => write!(f, "Told({id}, {holder}, ")?,
+            _ => {}
         }
+        let slots: BTreeMap<_, _> = heads.slots.iter().collect();
+        write!(f, "{} {} {} {slots:?})", heads.epoch, heads.last, heads.floor)
     }
 }
 
@@ -584,12 +595,10 @@ fn ordinal(node: usize) -> u16 {
     u16::try_from(node).expect("few")
 }
 
-/// Lives through one world.
+/// Lives through one world. With `TIDINGS_WORLD_TRACE` it says all that happened.
 fn live(seed: u64, faults: Faults) -> Result<(), String> {
     let mut world = World::new(seed, faults);
-    if std::env::var_os("TIDINGS_WORLD_TRACE").is_some() {
-        world.trace = Some(Vec::new());
-    }
+    world.prints = std::env::var_os("TIDINGS_WORLD_TRACE").is_some();
     world.live()
 }
 

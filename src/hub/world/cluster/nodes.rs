@@ -1,12 +1,13 @@
 //! The nodes of a cluster: who runs, who is cut off, and what they say about themselves.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tidings_cluster::{Beat, HeldShard, Membership, MembershipSettings, Role};
 
 use crate::{
     hub::{Hub, HubSettings},
-    model::{Layout, Slot},
+    log::ShardView,
+    model::{Layout, Shard, Slot},
 };
 
 /// One of the nodes, by its place among those of its kind.
@@ -36,6 +37,8 @@ pub(super) struct Edge {
     /// What it has subscribed to.
     pub(super) slots: Vec<Slot>,
     pub(super) membership: Membership,
+    /// What it knows of the shards, from those who hold them.
+    pub(super) views: BTreeMap<Shard, ShardView>,
     /// It does nothing until then: whatever is for it waits.
     pub(super) stopped_until: u64,
     /// The ingest nodes that it cannot reach.
@@ -92,6 +95,7 @@ impl Edge {
             hub: Hub::new(layout, settings),
             slots: Vec::new(),
             membership,
+            views: BTreeMap::new(),
             stopped_until: 0,
             cut_from: Vec::new(),
         }

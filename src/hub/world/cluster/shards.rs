@@ -1,14 +1,13 @@
 //! The shards of a cluster: what was appended, and what each of those who hold it has of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidings_cluster::Placement;
 
 use super::super::journal::Journal;
 use crate::{
-    hub::{Answer, Question},
-    log::Replay,
-    model::{Layout, Seq, Shard},
+    hub::Question,
+    model::{Layout, Seq, Shard, Slot},
 };
 
 /// How a cluster keeps its shards.
@@ -22,11 +21,14 @@ pub(super) enum Kind {
 
 /// All shards.
 pub(super) struct Shards {
+    layout: Layout,
     pub(super) kind: Kind,
     placement: Placement,
     shards: BTreeMap<Shard, Journal>,
     /// What each holder of a replicated shard has of it.
     copies: BTreeMap<(Shard, u16), Journal>,
+    /// The copies that are served: a holder that starts serves none before it has seen the stream, and knows that its copy is of that.
+    open: BTreeSet<(Shard, u16)>,
 }
 
 impl Shards {
@@ -36,8 +38,10 @@ impl Shards {
         let all = || (0..layout.shards()).map(Shard);
         let holders = all().flat_map(|shard| placement.of(shard.0).iter().map(move |&holder| (shard, holder)));
         Self {
-            copies: holders.map(|of| (of, Journal::new(of.0))).collect(),
+            layout,
+            copies: holders.map(|of| (of, Journal::copy(of.0))).collect(),
             shards: all().map(|shard| (shard, Journal::new(shard))).collect(),
+            open: BTreeSet::new(),
             kind,
             placement,
         }
@@ -73,30 +77,31 @@ impl Shards {
         if stream.branch == branch
             && let Some(copy) = self.copies.get_mut(&(shard, node))
         {
-            copy.apply(stream, up_to);
+            let slots = (0..self.layout.slots()).filter(|&slot| self.layout.shard(slot) == shard.0);
+            copy.apply(stream, up_to, slots.map(Slot));
+            self.open.insert((shard, node));
         }
+    }
+
+    /// Whether a holder that runs serves what it has.
+    pub(super) fn is_open(&self, shard: Shard, node: u16) -> bool {
+        self.kind == Kind::Owned || self.open.contains(&(shard, node))
+    }
+
+    /// A holder died.
+    pub(super) fn close(&mut self, node: u16) {
+        self.open.retain(|&(_, holder)| holder != node);
     }
 
     /// A holder's disk is lost.
     pub(super) fn wipe(&mut self, shard: Shard, node: u16) {
-        self.copies.insert((shard, node), Journal::new(shard));
-    }
-
-    /// What a holder answers; none if it has not come as far as it is asked: it is not for it to say what came of what it has yet to see.
-    pub(super) fn answer(&mut self, question: &Question, node: u16) -> Option<Answer> {
-        let answer = self.held(shard_of(question), node).answer(question);
-        match (question, &answer) {
-            (Question::Replay(request), Answer::Replay(Replay::Forked { epoch, .. })) if *epoch == request.epoch => {
-                None
-            }
-            _ => Some(answer),
-        }
+        self.copies.insert((shard, node), Journal::copy(shard));
     }
 }
 
 pub(super) const fn shard_of(question: &Question) -> Shard {
     match question {
         Question::Heads(shard) | Question::Locate(shard, _) => *shard,
-        Question::Replay(request) => request.shard,
+        Question::Replay(request) | Question::Fill(request) => request.shard,
     }
 }
