@@ -19,8 +19,10 @@ use crate::node::Addresses;
 const WINDOW: usize = 16;
 /// How often a publisher that makes up events does.
 const EVERY: Duration = Duration::from_millis(25);
-/// How long it waits for the next answer before it goes elsewhere.
-const ANSWER: Duration = Duration::from_secs(8);
+/// How long it waits for the next answer before it goes elsewhere: less than nodes are stopped, which then find what it had asked for.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How likely it is to leave in the middle of a call, each time that it has something to say.
+const LEAVES: f64 = 0.01;
 /// The padding of an event that is large.
 const LARGE: usize = 20 << 10;
 
@@ -156,6 +158,9 @@ impl Publisher {
                         last = Instant::now();
                     }
                     self.send(&requests, &mut waiting, stop).await;
+                    if self.gives_up && self.rng.random_bool(LEAVES) {
+                        break;
+                    }
                 }
                 answer = tokio::time::timeout_at(last + ANSWER, answers.message()), if !waiting.is_empty() => {
                     let Ok(Ok(Some(answer))) = answer else { break };

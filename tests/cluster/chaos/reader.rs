@@ -156,7 +156,12 @@ impl Reading {
                 Ok(Ok(stream)) => {
                     assert_eq!(stream.status(), 200, "browsers never come back from anything else");
                     self.note(format!("it reads at edge {edge}"));
-                    self.read(stream).await;
+                    let stays = match self.manner {
+                        Manner::Restless => false,
+                        Manner::At(home) => home == edge,
+                        Manner::Steady | Manner::Slow => true,
+                    };
+                    self.read(stream, stays).await;
                 }
                 failed => self.note(format!("edge {edge} does not answer: {:?}", failed.map(Result::err))),
             }
@@ -174,10 +179,10 @@ impl Reading {
         Duration::from_secs(if matches!(self.manner, Manner::At(_)) { 3 } else { 6 })
     }
 
-    async fn read(&mut self, mut stream: Stream) {
+    async fn read(&mut self, mut stream: Stream, stays: bool) {
         let leaves = Instant::now() + Duration::from_millis(self.rng.random_range(50..3_000));
         let mut events = 0_u64;
-        while self.manner != Manner::Restless || Instant::now() < leaves {
+        while stays || Instant::now() < leaves {
             let event = match tokio::time::timeout(self.silence(), stream.next()).await {
                 Ok(Ok(Item::Event(event))) => event,
                 Ok(Ok(_)) => continue,
