@@ -183,9 +183,11 @@ async fn create(context: &jetstream::Context, names: &Names, wanted: &Config) ->
             {
                 look(context, names).await
             }
-            _ => Err(StreamError::NotMade {
+            kind => Err(StreamError::NotMade {
                 stream: names.stream(),
                 cause: told(&error),
+                lacks_room: matches!(kind, jetstream::context::CreateStreamErrorKind::JetStream(said)
+                    if [ErrorCode::STORAGE_RESOURCES_EXCEEDED, ErrorCode::INSUFFICIENT_RESOURCES].contains(&said.error_code())),
             }),
         },
     }
@@ -276,12 +278,18 @@ pub enum StreamError {
         stream: String,
     },
     /// It cannot be made.
-    #[error("the stream {stream} cannot be made ({cause})")]
+    #[error("the stream {stream} cannot be made ({cause}){}", if *lacks_room {
+        ": each server sets `jetstream.max_bytes` aside for each stream, so lower that, or raise `max_file_store` on the NATS servers"
+    } else {
+        ""
+    })]
     NotMade {
         /// Which stream.
         stream: String,
         /// What the server said.
         cause: String,
+        /// Whether it is for want of room.
+        lacks_room: bool,
     },
     /// It is not what it has to be.
     #[error(
