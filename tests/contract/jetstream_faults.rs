@@ -734,3 +734,20 @@ async fn a_server_tells_on_its_monitoring_port_how_it_syncs() {
     let error = ask(&url).await.expect_err("gone");
     assert!(matches!(error, MonitoringError::NoAnswer { .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_jetstream_is_told() {
+    let server = Server::start(Version::Newest, "jetstream: disabled").expect("installed");
+    let nats = connect(&settings(&[server.url()])).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let holder = Holder::start(&nats, dir.path(), holder_settings("ingest-0", stream_settings(1)), None);
+    holder
+        .wait("unusable", |status| matches!(status.state, State::Unusable { .. }))
+        .await;
+    let text = append(&holder, publish(&["a"], "x"))
+        .await
+        .expect_err("refused")
+        .to_string();
+    assert!(text.contains("see that `jetstream` is enabled"), "{text}");
+    holder.close().await;
+}
