@@ -6,7 +6,10 @@ use std::{
 };
 
 use async_nats::{connection::State as Link, jetstream};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, spawn_blocking},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,7 +23,7 @@ use super::{
     writer::Session,
 };
 use crate::{
-    log::{LocalLog, Store, keep},
+    log::{LocalLog, OpenError, Store, keep},
     nats::Seldom,
 };
 
@@ -40,6 +43,9 @@ pub(super) struct Keeper {
     pub(super) sightings: Arc<Sightings>,
     pub(super) sessions: watch::Sender<Option<Session>>,
     pub(super) stop: CancellationToken,
+    /// The opening or the closing of the store that is under way: neither can be interrupted, and both have to be waited for.
+    pub(super) opening: Option<JoinHandle<Result<Arc<Store>, OpenError>>>,
+    pub(super) closing: Option<JoinHandle<()>>,
     /// What was told of the stream, so that it is told once.
     pub(super) told: Vec<String>,
 }
@@ -171,12 +177,14 @@ impl Keeper {
         }
     }
 
-    async fn open(&self, found: &Checked) -> Result<Arc<Store>, Again> {
+    async fn open(&mut self, found: &Checked) -> Result<Arc<Store>, Again> {
         let (home, epoch) = (self.home.clone(), found.epoch);
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = self.opening.insert(spawn_blocking(move || {
             Store::open_replica(&home.dir, home.layout, home.shard, epoch, &home.memory)
-        });
-        let store = match opening.await {
+        }));
+        let opened = opening.await;
+        self.opening = None;
+        let store = match opened {
             Ok(Ok(store)) => store,
             Ok(Err(error)) => {
                 tracing::error!(shard = %self.home.shard, %error, "the replica cannot be opened, it is tried again");
@@ -196,15 +204,25 @@ impl Keeper {
         Ok(store)
     }
 
-    /// Closes the replica, if it is open.
-    async fn let_go(&self) {
-        if let Some(session) = self.sessions.send_replace(None) {
+    /// Closes the replica, if it is open or on its way to be. When this returns, nothing touches its directory.
+    async fn let_go(&mut self) {
+        // Whatever was interrupted goes on by itself, on a thread of its own.
+        let opening = match self.opening.as_mut() {
+            Some(opening) => opening.await.ok().and_then(Result::ok),
+            None => None,
+        };
+        self.opening = None;
+        let session = self.sessions.send_replace(None).map(|session| session.store);
+        if let Some(store) = opening.or(session) {
             self.log.let_go(self.home.shard);
-            let closing = tokio::task::spawn_blocking(move || session.store.close());
-            if let Err(error) = closing.await {
-                tracing::error!(%error, "the replica was not closed");
-            }
+            self.closing = Some(spawn_blocking(move || store.close()));
         }
+        if let Some(closing) = self.closing.as_mut()
+            && let Err(error) = closing.await
+        {
+            tracing::error!(%error, "the replica was not closed");
+        }
+        self.closing = None;
     }
 
     /// Says something once.

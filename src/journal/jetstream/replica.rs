@@ -154,6 +154,8 @@ impl Replica {
             sightings,
             sessions,
             stop,
+            opening: None,
+            closing: None,
             told: Vec::new(),
         };
         let writer = Handle::current().spawn(writer.run());
@@ -221,6 +223,12 @@ impl Replica {
             ));
         }
         self.disk.0.check().map_err(AppendError::DiskFull)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 
