@@ -9,14 +9,14 @@ use futures::{
 };
 use tokio::{
     sync::Notify,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::{debug, warn};
 
 use super::{Answer, Effect, Follow, FollowerId, Hub, HubSettings, Outlet, Question, Ticket};
 use crate::{
     bus::{Bus, Line},
-    log::Log,
+    log::{Log, ReadError},
     model::Layout,
 };
 
@@ -25,6 +25,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 /// The first wait before a question is put again, doubled up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// How often it is told, by each worker, that the log cannot be read.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Notices taken from the bus before others get their turn.
 const BURST: usize = 64;
 
@@ -55,6 +57,7 @@ impl HubHandle {
             log,
             asked: FuturesUnordered::new(),
             handles: HashMap::new(),
+            told: None,
         };
         tokio::task::spawn_local(driver.run());
         Self(shared)
@@ -94,6 +97,8 @@ struct Driver {
     /// As many as there are followers that catch up, at most.
     asked: FuturesUnordered<LocalBoxFuture<'static, Result<(Ticket, Answer), Aborted>>>,
     handles: HashMap<Ticket, AbortHandle>,
+    /// When it was last told that the log cannot be read.
+    told: Option<Instant>,
 }
 
 impl Drop for Driver {
@@ -124,12 +129,25 @@ impl Driver {
                     // One that was aborted is one that the hub has forgotten.
                     if let Ok((ticket, answer)) = answered {
                         self.handles.remove(&ticket);
+                        if let Answer::Failed(error) = &answer {
+                            self.tell(error);
+                        }
                         self.shared.hub.borrow_mut().answer(ticket, &answer);
                     }
                 }
                 () = self.shared.bell.notified() => {}
                 _ = sweep.tick() => self.shared.hub.borrow_mut().sweep(),
             }
+        }
+    }
+
+    /// Says now and then that the log cannot be read: thousands of questions may be put again every second.
+    fn tell(&mut self, error: &ReadError) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            warn!(%error, under_way = self.asked.len(), "the log could not be read, trying again");
+        } else {
+            debug!(%error, "the log could not be read, trying again");
         }
     }
 
@@ -171,16 +189,8 @@ async fn ask(log: Arc<dyn Log>, ticket: Ticket, question: Question, attempt: u32
     let answer = match question {
         Question::Heads(shard) => log.heads(shard).await.map(Answer::Heads),
         Question::Replay(request) => log.replay(request).await.map(Answer::Replay),
+        Question::Fill(request) => log.fill(request).await.map(Answer::Replay),
         Question::Locate(shard, time) => log.locate(shard, time).await.map(Answer::Located),
     };
-    let answer = answer.unwrap_or_else(|error| {
-        // Once for each question: thousands may be put again every second.
-        if attempt == 0 {
-            warn!(%error, "the log could not be read, trying again");
-        } else {
-            debug!(%error, attempt, "the log could still not be read, trying again");
-        }
-        Answer::Failed(error)
-    });
-    (ticket, answer)
+    (ticket, answer.unwrap_or_else(Answer::Failed))
 }

@@ -119,6 +119,8 @@ pub enum Question {
     Heads(Shard),
     /// What was published?
     Replay(ReplayRequest),
+    /// The same, of what those who are live missed.
+    Fill(ReplayRequest),
     /// Where does this time stand?
     Locate(Shard, UnixMillis),
 }
@@ -128,7 +130,7 @@ pub enum Question {
 pub enum Answer {
     /// To [`Question::Heads`].
     Heads(Heads),
-    /// To [`Question::Replay`].
+    /// To [`Question::Replay`] and [`Question::Fill`].
     Replay(Replay),
     /// To [`Question::Locate`].
     Located(Located),

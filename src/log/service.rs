@@ -303,4 +303,40 @@ mod tests {
             assert_eq!((status.code(), status.message()), (code, &*error.to_string()));
         }
     }
+
+    /// Never answers a replay.
+    struct Stuck;
+
+    impl Log for Stuck {
+        fn heads(&self, shard: Shard) -> BoxFuture<'static, Result<Heads, ReadError>> {
+            Box::pin(std::future::ready(Err(ReadError::NotHeld(shard))))
+        }
+
+        fn replay(&self, _: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn locate(&self, shard: Shard, _: UnixMillis) -> BoxFuture<'static, Result<Located, ReadError>> {
+            Box::pin(std::future::ready(Err(ReadError::NotHeld(shard))))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_would_wait_too_long_is_refused_and_heads_are_not() {
+        let service = LogService::new(Arc::new(Stuck));
+        let read = || service.replay(Request::new(asking(&["a"])));
+        let mut waiting: Vec<_> = (0..MAX_READS).map(|_| read()).collect();
+        for read in &mut waiting {
+            assert!(futures::poll!(read).is_pending());
+        }
+        assert_eq!(read().await.unwrap_err().code(), Code::ResourceExhausted);
+        let place = LocateRequest { shard: 1, time_ms: 1 };
+        let refused = service.locate(Request::new(place)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let heads = service.heads(Request::new(HeadsRequest { shard: 1 })).await;
+        assert_eq!(heads.unwrap_err().code(), Code::FailedPrecondition);
+        // Whoever leaves makes room.
+        waiting.pop();
+        assert!(futures::poll!(read()).is_pending());
+    }
 }

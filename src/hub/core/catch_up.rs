@@ -108,7 +108,7 @@ impl Hub {
             .topics(id)
             .filter(|&(_, slot)| feed.shard_of(slot) == shard);
         let topics = topics.map(|(topic, slot)| (topic.clone(), position.of(slot))).collect();
-        let question = self.replay_question(shard, epoch, topics);
+        let question = Question::Replay(self.page_of(shard, epoch, topics));
         self.ask(Asker::Follower(id, shard), question, attempt);
     }
 
@@ -228,7 +228,7 @@ impl Hub {
                 .get(shard)
                 .filter(|position| Some(position.epoch) == self.feed.epoch(shard));
             let view = self.feed.slot(slot).filter(|view| view.settled);
-            let (Some(position), Some(view), Some(tail)) = (at, view, self.tails.get(&slot)) else {
+            let (Some(position), Some(view), Some(tail)) = (at, view, self.tails.get(slot)) else {
                 return ControlFlow::Continue(());
             };
             let from = position.of(slot);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Asked, Asker, Hub, HubSettings};
+use super::{Asked, Asker, Hub};
 use crate::{
     feed::{CatchUp, Passed, Session},
-    hub::{Delivery, FollowerId, Offer, tail::Tail},
+    hub::{Delivery, FollowerId, Offer, Question},
     log::Replay,
     model::{Cursor, Event, Seq, Shard, Slot},
 };
@@ -14,14 +14,7 @@ impl Hub {
     /// Delivers an event that the feed passes on, and keeps it in the tail.
     pub(super) fn pass(&mut self, passed: &Passed) {
         self.fan_out(&passed.event, Some(passed));
-        if let Some(tail) = self.tails.get_mut(&passed.slot) {
-            let HubSettings {
-                tail_events,
-                tail_bytes,
-                ..
-            } = self.settings;
-            tail.push(passed.seq, passed.event.clone(), tail_events, tail_bytes);
-        }
+        self.tails.push(passed.slot, passed.seq, passed.event.clone());
     }
 
     /// Offers an event to the live followers of its topic; without `passed` it is ephemeral. Whoever has no room catches up later.
@@ -83,7 +76,7 @@ impl Hub {
     pub(super) fn fork(&mut self, shard: Shard) -> Vec<FollowerId> {
         let layout = self.layout;
         let in_shard = |slot: Slot| layout.shard(slot.0) == shard.0;
-        self.tails.retain(|&slot, _| !in_shard(slot));
+        self.tails.retain(|slot| !in_shard(slot));
         self.fills.retain(|&slot, _| !in_shard(slot));
         self.all_fall_back(in_shard)
     }
@@ -107,13 +100,13 @@ impl Hub {
     }
 
     pub(super) fn fill(&mut self, slot: Slot, after: Seq, idle: u32) {
-        self.tails.remove(&slot);
+        self.tails.remove(slot);
         let topics = self.followers.live_topics(slot);
         let shard = self.feed.shard_of(slot);
         match self.feed.epoch(shard) {
             Some(epoch) if (1..=self.settings.fill_topics).contains(&topics.len()) => {
                 let topics = topics.into_iter().map(|topic| (topic, after)).collect();
-                let question = self.replay_question(shard, epoch, topics);
+                let question = Question::Fill(self.page_of(shard, epoch, topics));
                 self.ask(Asker::Fill(slot), question, idle);
             }
             _ => self.skip(slot),
@@ -157,7 +150,7 @@ impl Hub {
     /// A slot is level with what is known to exist: its tail begins anew, and those who waited go on.
     pub(super) fn settled(&mut self, slot: Slot) {
         if let Some(view) = self.feed.slot(slot) {
-            self.tails.entry(slot).or_insert_with(|| Tail::new(view.passed));
+            self.tails.begin(slot, view.passed);
         }
         for id in self.waiting.remove(&slot).unwrap_or_default() {
             self.step(id);

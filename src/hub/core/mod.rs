@@ -7,7 +7,11 @@ mod tests;
 
 use std::collections::HashMap;
 
-use super::{Answer, Effect, Follow, FollowerId, Outlet, Question, Start, Ticket, followers::Followers, tail::Tail};
+use super::{
+    Answer, Effect, Follow, FollowerId, Outlet, Question, Start, Ticket,
+    followers::Followers,
+    tail::{TailBounds, Tails},
+};
 use crate::{
     bus::Notice,
     feed::{CatchUp, Feed, GapReason, Output, Session},
@@ -22,6 +26,8 @@ pub struct HubSettings {
     pub tail_events: usize,
     /// Bytes kept in memory per slot, as [`Event::weight`] counts them.
     pub tail_bytes: usize,
+    /// Bytes kept in memory of all slots together: with many slots, each has less.
+    pub tail_total_bytes: usize,
     /// Events asked of the log at once.
     pub page_events: usize,
     /// Bytes of payload asked of the log at once.
@@ -35,6 +41,7 @@ impl Default for HubSettings {
         Self {
             tail_events: 4_096,
             tail_bytes: 8 << 20,
+            tail_total_bytes: 64 << 20,
             page_events: 256,
             page_bytes: 128 << 10,
             fill_topics: 256,
@@ -48,7 +55,7 @@ pub struct Hub {
     settings: HubSettings,
     feed: Feed,
     followers: Followers,
-    tails: HashMap<Slot, Tail>,
+    tails: Tails,
     /// How many followers each slot has. One without any is kept until the second sweep.
     slots: HashMap<Slot, SlotUse>,
     /// Followers that wait for a slot to be settled.
@@ -88,7 +95,11 @@ impl Hub {
             settings,
             feed: Feed::new(layout),
             followers: Followers::default(),
-            tails: HashMap::new(),
+            tails: Tails::new(TailBounds {
+                events: settings.tail_events,
+                bytes: settings.tail_bytes,
+                total: settings.tail_total_bytes,
+            }),
             slots: HashMap::new(),
             waiting: HashMap::new(),
             questions: HashMap::new(),
@@ -170,7 +181,7 @@ impl Hub {
         dropped.sort_unstable();
         for slot in dropped {
             self.slots.remove(&slot);
-            self.tails.remove(&slot);
+            self.tails.remove(slot);
             self.waiting.remove(&slot);
             self.fills.remove(&slot);
             self.feed.unfollow(slot);
@@ -285,18 +296,18 @@ impl Hub {
         }
     }
 
-    fn replay_question(&self, shard: Shard, epoch: Epoch, topics: Vec<(Topic, Seq)>) -> Question {
+    fn page_of(&self, shard: Shard, epoch: Epoch, topics: Vec<(Topic, Seq)>) -> ReplayRequest {
         let HubSettings {
             page_events: max_events,
             page_bytes: max_bytes,
             ..
         } = self.settings;
-        Question::Replay(ReplayRequest {
+        ReplayRequest {
             shard,
             epoch,
             topics,
             max_events,
             max_bytes,
-        })
+        }
     }
 }

@@ -186,7 +186,7 @@ impl Journal {
                 let after = located.max(Seq(self.floor.0 - 1));
                 Answer::Located(Located { epoch, after })
             }
-            Question::Replay(request) => {
+            Question::Replay(request) | Question::Fill(request) => {
                 let positions = || request.topics.iter().map(|&(_, after)| after);
                 // A copy may yet come to what lies ahead of it; until then there is nothing after it.
                 let ahead = |position| self.lags && request.epoch == epoch && position > self.last();

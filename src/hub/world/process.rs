@@ -61,6 +61,7 @@ impl World {
         let settings = HubSettings {
             tail_events: rng.random_range(0..12),
             tail_bytes: 1 << 20,
+            tail_total_bytes: [1 << 20, 2_000][rng.random_range(0..2)],
             page_events: rng.random_range(1..8),
             page_bytes: 1_000,
             fill_topics: rng.random_range(1..6),
@@ -202,7 +203,7 @@ impl World {
         }
         let shard = match question {
             Question::Heads(shard) | Question::Locate(shard, _) => shard,
-            Question::Replay(request) => &request.shard,
+            Question::Replay(request) | Question::Fill(request) => &request.shard,
         };
         self.journals[shard].answer(question)
     }

@@ -34,6 +34,9 @@ const MAX_ANSWER: usize = 16 << 20;
 /// How long bad news waits for somebody who knows better.
 const CONFIRM: Duration = Duration::from_secs(1);
 
+/// How long a question waits at most when all who could answer it have just failed, or have too much to do.
+const ALL_REST: Duration = Duration::from_millis(250);
+
 /// What is asked.
 #[derive(Debug, Clone)]
 pub(crate) enum Question {
@@ -134,6 +137,11 @@ impl Asking {
     async fn ask_all(&self, question: &Question) -> Result<Answer, ReadError> {
         let shard = question.shard();
         let view = self.view(shard);
+        // Thousands may ask again and again while nobody can answer: their turns are held up here, instead of asking for nothing.
+        let rest = self.rest(shard);
+        if !rest.is_zero() {
+            tokio::time::sleep(rest.min(ALL_REST)).await;
+        }
         let holders = self.in_order(question);
         if holders.is_empty() {
             let cause = format!("no node is known to hold shard {shard}: is an ingest node up that does?");
@@ -159,14 +167,22 @@ impl Asking {
         let all = Arc::clone(&self.holders.borrow());
         let mut peers = self.peers.of(all.of(question.shard()), &all);
         if let (Question::Heads(_), 2..) = (question, peers.len()) {
-            // Each in its turn, so that it shows who lags.
-            let turn = self.counters.questions.load(Ordering::Relaxed);
-            let by = usize::try_from(turn % peers.len() as u64).unwrap_or_default();
+            // Any of them, so that it shows who lags.
+            let by = rand::random_range(0..peers.len());
             peers.rotate_left(by);
         }
         let now = Instant::now().into_std();
         peers.sort_by_cached_key(|peer| peer.health().rests(now));
         peers
+    }
+
+    /// For how long yet everyone who holds a shard is to be left alone.
+    fn rest(&self, shard: Shard) -> Duration {
+        let all = Arc::clone(&self.holders.borrow());
+        let now = Instant::now().into_std();
+        let peers = self.peers.of(all.of(shard), &all);
+        let rests = peers.iter().map(|peer| peer.health().rest(now));
+        rests.min().unwrap_or_default()
     }
 
     fn view(&self, shard: Shard) -> Arc<Mutex<View>> {

@@ -14,7 +14,7 @@ use crate::members::{Holder, Holders};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(1);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a node that failed is asked last, doubled with each failure in a row up to the last.
 const FIRST_REST: Duration = Duration::from_millis(500);
 const LAST_REST: Duration = Duration::from_secs(16);
@@ -78,7 +78,13 @@ pub(super) struct Health {
 impl Health {
     /// Whether it is to be asked last.
     pub(super) fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| now < until)
+        !self.rest(now).is_zero()
+    }
+
+    /// For how long yet.
+    pub(super) fn rest(&self, now: Instant) -> Duration {
+        self.rests_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// Whether it says nothing at all, for much longer than `patience`, which is what an answer takes at most as a rule. One that has much to

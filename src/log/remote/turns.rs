@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::{RemoteSettings, pace::Pace};
-use crate::log::{ReadError, Replay};
+use crate::{
+    log::{ReadError, Replay},
+    model::Event,
+};
 
 /// What a page has at most, about: nodes give no more at once.
 const PAGE: usize = 2 << 20;
@@ -84,7 +87,8 @@ impl Turn {
     /// This is what was read.
     pub(super) fn read(self, replay: &Replay) {
         if let Replay::Page(page) = replay {
-            let bytes: usize = page.events.iter().map(|event| event.weight()).sum();
+            let bytes_of = |event: &Arc<Event>| event.topic.as_str().len() + event.data.len();
+            let bytes: usize = page.events.iter().map(bytes_of).sum();
             lock(&self.bytes).spend(u64::try_from(bytes).unwrap_or(u64::MAX));
         }
     }

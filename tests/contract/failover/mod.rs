@@ -3,6 +3,7 @@
 mod epochs;
 mod holder;
 mod load;
+mod shards;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

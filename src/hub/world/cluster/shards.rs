@@ -102,6 +102,6 @@ impl Shards {
 pub(super) const fn shard_of(question: &Question) -> Shard {
     match question {
         Question::Heads(shard) | Question::Locate(shard, _) => *shard,
-        Question::Replay(request) => request.shard,
+        Question::Replay(request) | Question::Fill(request) => request.shard,
     }
 }
