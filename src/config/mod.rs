@@ -301,7 +301,7 @@ pub struct Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
-            log: "info,async_nats=error".to_owned(),
+            log: "info,async_nats=off".to_owned(),
             format: LogFormat::Text,
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     journal::{
         Disk, DiskSpace,
-        jetstream::{Home, Replica, Settings},
+        jetstream::{Home, Replica, Settings, monitoring},
     },
     log::{LocalLog, StoreMemory},
     members::HeldShard,
@@ -125,6 +125,11 @@ fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -
     });
     let members = Arc::new(members);
     let mut background = JoinSet::new();
+    let monitoring = config.jetstream.monitoring.clone();
+    background.spawn(async move {
+        monitoring::advise(monitoring).await;
+        std::future::pending::<()>().await;
+    });
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), joined.layout));
     for held in &held {

@@ -125,6 +125,12 @@ fn values(config: &Config, refuse: &mut impl FnMut(&str, String)) {
             "must be at most half of `jetstream.duplicate_window`: what is tried again has to be recognised".to_owned(),
         );
     }
+    if !jetstream.monitoring.iter().all(|url| is_base(url, &["http"])) {
+        refuse(
+            "jetstream.monitoring",
+            "is not a list of URLs such as http://127.0.0.1:8222".to_owned(),
+        );
+    }
     if config.journal.kind == JournalKind::Jetstream && config.journal.key_window < jetstream.duplicate_window {
         refuse(
             "journal.key_window",
