@@ -26,10 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("feed", &["bus", "log", "model"]),
     ("hub", &["bus", "feed", "log", "model"]),
     ("auth", &["model", "problem"]),
-    (
-        "edge",
-        &["auth", "bus", "feed", "hub", "log", "members", "model", "problem"],
-    ),
+    ("edge", &["auth", "bus", "feed", "hub", "log", "model", "problem"]),
     ("config", &["model"]),
     ("telemetry", &[]),
     ("admin", &["model", "problem", "telemetry"]),

@@ -32,7 +32,8 @@ use crate::model::{Publish, Seq};
 /// - **Whole:** within a shard, all topics of one publish are appended, next to each other, or none.
 /// - **Once:** a repeat of a key on a topic within the window gives that topic the first sequence and appends nothing, across restarts.
 /// - **In time:** after the deadline of a publish nothing more is tried for it.
-/// - **Announced:** what was appended is announced on the bus after it is durable and readable from the log.
+/// - **Announced:** what was appended is announced on the bus after it is durable and readable from the log; where the log is a copy that may
+///   lag, it may be readable a moment later.
 pub trait Journal: Send + Sync + 'static {
     /// Takes its place in the order, waiting while too much is in flight, and returns a ticket that resolves when the event is
     /// durable. Dropping the ticket does not undo the append.

@@ -113,9 +113,13 @@ impl<'s> Batch<'s> {
         self.head.tail = tail;
     }
 
-    /// In a replica: what lies up to `last` cannot be had any more. History begins after it.
+    /// In a replica: what lies up to `last`, after all that the store has, cannot be had any more. History begins after it.
     pub(crate) fn leave_out(&mut self, last: Seq) {
         self.reach(last, 0);
+        // Any slot may have had something there: one that is said to have come less far would be taken to have missed nothing.
+        let (layout, shard) = (self.store.layout(), self.store.shard());
+        let slots = (0..layout.slots()).filter(|&slot| layout.shard(slot) == shard.0);
+        self.slots.extend(slots.map(|slot| (Slot(slot), last)));
         // The next event sets one: the floor stands on milestones.
         self.head.milestone = None;
         let reclaimed = self.store.lock_floor().reclaimed;

@@ -79,7 +79,8 @@ pub struct Heads {
     pub last: Seq,
     /// The lowest sequence that may still be kept: everything below is gone. 1 while nothing was dropped.
     pub floor: Seq,
-    /// The last sequence of each slot that has one.
+    /// The last sequence of each slot that has one; never less than what the slot has come to, up to `last`. A holder that had to leave out
+    /// what is gone cannot know whose it was: it says of every slot that it reaches to there.
     pub slots: Arc<HashMap<Slot, Seq>>,
 }
 

@@ -88,6 +88,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         addresses: ports.addresses,
         edge: Some(edge),
         journals: Journals::default(),
+        bus: None,
         members: Some(Arc::new(members)),
         draining,
         stop,

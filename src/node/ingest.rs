@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::{self, Health},
-    bus::{Bus, NatsBus},
+    bus::NatsBus,
     config::{Config, JournalKind},
     edge::limits,
     ingest::{self, Ingest, Services},
@@ -43,7 +43,7 @@ pub(super) struct Joined {
     pub(super) me: Me,
     pub(super) ports: Ports,
     pub(super) nats: Nats,
-    pub(super) bus: Arc<dyn Bus>,
+    pub(super) bus: Arc<NatsBus>,
     pub(super) draining: CancellationToken,
 }
 
@@ -126,7 +126,13 @@ pub(super) fn spawn(
     }
     let journal_service = journal::service::service(&me.node, layout, held.clone(), draining.clone());
     let routed = Routed::start(&me.node, layout, held, &members.holders(), settings::routed(config));
-    let publisher = Ingest::new(routed.clone(), bus, layout, settings::ingest(config), draining.clone());
+    let publisher = Ingest::new(
+        routed.clone(),
+        bus.clone(),
+        layout,
+        settings::ingest(config),
+        draining.clone(),
+    );
     let services = Services::new()
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(log::service::service(log))
@@ -148,6 +154,7 @@ pub(super) fn spawn(
             routed: Some(routed),
             ..journals
         },
+        bus: Some(bus),
         members: Some(members),
         draining,
         stop,

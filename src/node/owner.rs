@@ -22,7 +22,7 @@ use super::{
     signals::Signals,
 };
 use crate::{
-    bus::Bus,
+    bus::NatsBus,
     config::Config,
     journal::{Disk, DiskSpace, LocalJournal, Status},
     log::{self, Home, LocalLog, Store, StoreMemory},
@@ -90,7 +90,7 @@ impl Owned {
 }
 
 /// Starts the writers; those that were started are to be closed even if another could not be.
-fn write(config: &Config, stores: Vec<Arc<Store>>, bus: &Arc<dyn Bus>) -> (Result<Vec<Owned>, NodeError>, Journals) {
+fn write(config: &Config, stores: Vec<Arc<Store>>, bus: &Arc<NatsBus>) -> (Result<Vec<Owned>, NodeError>, Journals) {
     let (mut owned, mut journals) = (Vec::new(), Journals::default());
     let mut failed = None;
     let dir = config.data.dir.clone();

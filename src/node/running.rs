@@ -5,10 +5,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures::{FutureExt as _, future::join_all};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{NodeError, ports::Addresses};
 use crate::{
+    bus::NatsBus,
     edge::EdgeHandle,
     ingest::ServeError,
     journal::{CloseError, LocalJournal, jetstream::Replica, routed::Routed},
@@ -19,6 +20,8 @@ use crate::{
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// What the answers of other nodes to what was forwarded may take.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(2);
+/// What it may take until NATS has the last announcements.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 /// What writing the last events and closing the log may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -29,6 +32,8 @@ pub(super) struct Node {
     pub(super) edge: Option<EdgeHandle>,
     /// What it takes events with, if it does.
     pub(super) journals: Journals,
+    /// What it announces on, if others are to hear of it.
+    pub(super) bus: Option<Arc<NatsBus>>,
     /// The cluster, if it is part of one.
     pub(super) members: Option<Arc<Members>>,
     /// Cancelled when the drain begins.
@@ -93,6 +98,11 @@ impl Node {
         })
         .await;
         self.journals.close().await;
+        if let Some(bus) = &self.bus
+            && let Err(error) = bus.flush(FLUSH_DEADLINE).await
+        {
+            debug!(%error, "the last announcements may not have been heard: digests tell of them");
+        }
         if let Some(members) = &self.members {
             members.leave().await;
         }

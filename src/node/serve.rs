@@ -147,6 +147,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
             local: vec![journal],
             ..Journals::default()
         },
+        bus: None,
         members: None,
         draining,
         stop,

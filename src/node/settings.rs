@@ -1,6 +1,6 @@
 //! What each part is set to, from the one configuration.
 
-use std::{num::NonZeroUsize, thread::available_parallelism};
+use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use super::NodeError;
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
     log::{RemoteSettings, Retention},
     model::Origin,
 };
+
+/// What another node may take beyond the time that it tries an append itself.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
 /// How many threads serve streams.
 pub(super) fn workers(config: &Config) -> NonZeroUsize {
@@ -29,9 +32,12 @@ pub(super) fn journal(config: &Config) -> journal::Settings {
 
 /// How events go to the nodes that hold their shards.
 pub(super) fn routed(config: &Config) -> routed::Settings {
+    let defaults = routed::Settings::default();
     routed::Settings {
         in_flight: config.journal.max_in_flight,
-        ..routed::Settings::default()
+        // A node that goes on trying for so long is not gone.
+        answer_within: defaults.answer_within.max(config.jetstream.patience + ANSWER_GRACE),
+        ..defaults
     }
 }
 

@@ -1,7 +1,11 @@
 //! What only the journal over JetStream promises: of servers that die, streams that are full, differ, lose or are made anew, and of disks that
 //! are wiped.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{self, stream};
 use tidings::{
@@ -329,6 +333,13 @@ async fn without_nats_it_refuses_and_begins_when_nats_is_there() {
         let holder = holder.clone();
         async move { append(&holder, keyed(&["a"], "3", "k")).await }
     });
+    // Whoever waits for less is told, and nothing comes of it.
+    let hasty = Publish {
+        deadline: Some(Instant::now() + Duration::from_millis(300)),
+        ..publish(&["a"], "hasty")
+    };
+    let error = append(&holder, hasty).await.expect_err("not in time");
+    assert!(!error.may_be_appended(), "{error}");
     assert_eq!(
         holder
             .log
@@ -711,4 +722,32 @@ async fn times_of_holders_whose_clocks_differ_never_go_back_in_the_log() {
     for holder in &holders {
         holder.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_server_tells_on_its_monitoring_port_how_it_syncs() {
+    use tidings::journal::jetstream::monitoring::{MonitoringError, Sync, ask};
+    let mut server = server();
+    let url = format!("http://{}:{}", server.address(), Server::MONITOR);
+    assert_eq!(ask(&url).await, Ok(Sync::Always));
+    server.kill();
+    let error = ask(&url).await.expect_err("gone");
+    assert!(matches!(error, MonitoringError::NoAnswer { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_jetstream_is_told() {
+    let server = Server::start(Version::Newest, "jetstream: disabled").expect("installed");
+    let nats = connect(&settings(&[server.url()])).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let holder = Holder::start(&nats, dir.path(), holder_settings("ingest-0", stream_settings(1)), None);
+    holder
+        .wait("unusable", |status| matches!(status.state, State::Unusable { .. }))
+        .await;
+    let text = append(&holder, publish(&["a"], "x"))
+        .await
+        .expect_err("refused")
+        .to_string();
+    assert!(text.contains("see that `jetstream` is enabled"), "{text}");
+    holder.close().await;
 }

@@ -88,6 +88,7 @@ fn published_errors_are_those_of_the_code() {
         unavailable(Unavailable::CatchingUp { cause: cause() }),
         unavailable(Unavailable::Diverged { cause: cause() }),
         unavailable(Unavailable::NoNats { cause: cause() }),
+        unavailable(Unavailable::Unusable { cause: cause() }),
         unavailable(Unavailable::NoQuorum { cause: cause() }),
         IngestError::Append(AppendError::StreamFull { shard, cause: cause() }),
         IngestError::Append(AppendError::StreamRefused { shard, cause: cause() }),

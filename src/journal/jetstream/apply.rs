@@ -235,6 +235,8 @@ mod tests {
         let before = store(dir.path(), EPOCH);
         apply(&before, &names(), &[message(1, "a", "x", 1), message(2, "a", "x", 2)]).expect("applied");
         leave_out(&before, Seq(9)).expect("left out");
+        let slots = before.head().slots;
+        assert_eq!(slots.get(&Slot(0)), Some(&Seq(9)), "it may have been of any slot");
         apply(&before, &names(), &[message(10, "a", "x", 1)]).expect("applied");
         before.close();
         drop(before);

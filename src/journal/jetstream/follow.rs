@@ -81,7 +81,8 @@ impl Follower<'_> {
         // With the last one that was applied, to see whether it still is what it was.
         let mut pull = Pull::begin(self.context, self.names, self.node, applied).await?;
         let ended = self.pull(&mut pull).await;
-        pull.end().await;
+        // It may take a while if the server is gone, and nothing depends on it.
+        tokio::spawn(pull.end());
         ended
     }
 

@@ -1,6 +1,13 @@
 //! Publishes that are appended at once: which of their topics get a message, and what each is answered.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -18,15 +25,29 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) publish: Publish,
-    pub(super) reply: oneshot::Sender<Result<Receipt, AppendError>>,
+    /// `None` once it is answered.
+    pub(super) reply: Option<oneshot::Sender<Result<Receipt, AppendError>>>,
     /// Since when it waits.
     pub(super) since: Instant,
     /// When nobody waits for it any more.
     pub(super) deadline: Instant,
     /// Drawn for it alone: it makes the ids of its messages if it has no key.
     pub(super) drawn: u64,
+    /// Whose it is, while it waits in the queue.
+    pub(super) claim: Claim,
     /// Its share of the queue's bytes, given back when it is answered.
     pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// Who answers a publish that waits in the queue: the writer, or whoever published it and has stopped waiting. Whichever is first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Whether it is the caller's from now on.
+    pub(super) fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::SeqCst)
+    }
 }
 
 impl Waiting {
@@ -38,9 +59,16 @@ impl Waiting {
         (publish.data.len() + Self::OVERHEAD) * publish.topics.len()
     }
 
-    /// Answers it. If nobody waits any more, what was appended is appended all the same.
-    pub(super) fn answer(self, outcome: Result<Receipt, AppendError>) {
-        let _ = self.reply.send(outcome);
+    /// Answers it, if it is not answered. If nobody waits any more, what was appended is appended all the same.
+    pub(super) fn answer(&mut self, outcome: Result<Receipt, AppendError>) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// Whether somebody still waits for it who stops doing so by now.
+    fn expires(&self, now: Instant) -> bool {
+        self.reply.is_some() && self.deadline <= now
     }
 
     /// Its keys, one use for each topic.
@@ -151,16 +179,29 @@ impl Group {
         self.uses.iter().map(|(used, _)| used)
     }
 
-    /// The earliest time at which somebody stops waiting.
+    /// When the last of those who wait stops doing so; `None` if nobody waits any more.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waiting.iter().map(|one| one.deadline).min()
+        let waiting = self.waiting.iter().filter(|one| one.reply.is_some());
+        waiting.map(|one| one.deadline).max()
+    }
+
+    /// Whether somebody stops waiting by now.
+    pub(super) fn expires(&self, now: Instant) -> bool {
+        self.waiting.iter().any(|one| one.expires(now))
+    }
+
+    /// Answers those who stop waiting by now.
+    pub(super) fn expire(&mut self, now: Instant, error: &AppendError) {
+        for one in self.waiting.iter_mut().filter(|one| one.expires(now)) {
+            one.answer(Err(error.clone()));
+        }
     }
 
     /// Answers everybody: the messages are in the stream, the first at `first`. `were_there`: since an earlier time.
     /// Gives the uses of keys that came with them.
     pub(super) fn appended(self, first: Seq, were_there: bool) -> impl Iterator<Item = (Use, Seq)> {
         let seq = move |place: usize| Seq(first.0 + place as u64);
-        for (one, fates) in self.waiting.into_iter().zip(self.fates) {
+        for (mut one, fates) in self.waiting.into_iter().zip(self.fates) {
             let placed = fates.into_iter().map(|fate| match fate {
                 Fate::Known(seq) => Placed { seq, repeated: true },
                 Fate::Message(place) => Placed {
@@ -180,7 +221,7 @@ impl Group {
 
     /// Answers everybody that it failed.
     pub(super) fn failed(self, error: &AppendError) {
-        for one in self.waiting {
+        for mut one in self.waiting {
             one.answer(Err(error.clone()));
         }
     }
@@ -207,8 +248,6 @@ impl Common<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -225,10 +264,11 @@ mod tests {
                 key: key.map(|key| PublishKey::parse(key).expect("a key")),
                 deadline: None,
             },
-            reply,
+            reply: Some(reply),
             since: now,
             deadline: now,
             drawn: 1,
+            claim: Claim::default(),
             _room: Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room"),
         };
         (waiting, answer)

@@ -11,10 +11,13 @@
 //! - The position of a replica is the sequence in the stream, written with what it stands for. A wiped disk is filled again from the stream.
 
 mod apply;
+mod differences;
 mod follow;
 mod group;
+mod keeper;
 mod known;
 mod message;
+pub mod monitoring;
 mod progress;
 mod pull;
 mod replica;
@@ -25,8 +28,9 @@ mod version;
 mod writer;
 
 pub use self::{
+    differences::Difference,
     progress::{State, Status},
     replica::{Home, Replica, Settings},
-    stream::{Difference, StreamError, StreamSettings},
+    stream::{StreamError, StreamSettings},
     version::TooOld,
 };

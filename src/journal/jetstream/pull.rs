@@ -26,7 +26,7 @@ const BYTES: usize = 4 << 20;
 /// How long the server holds a request for messages to come.
 const EXPIRES: Duration = Duration::from_secs(1);
 /// The server always answers by then, unless it hangs or is gone.
-const SILENCE: Duration = Duration::from_secs(4);
+const SILENCE: Duration = Duration::from_secs(3);
 /// The server forgets a consumer that nobody asks for so long.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 

@@ -16,18 +16,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    follow::{Ended, Follower},
-    group::Waiting,
+    group::{Claim, Waiting},
+    keeper::Keeper,
     known::Known,
     progress::{Progress, State, Status},
     sightings::Sightings,
-    stream::{Names, StreamSettings, advice, ensure, server_version},
-    version,
-    writer::{Session, Writer, behind, not_now, unavailable},
+    stream::{Names, StreamSettings},
+    writer::{Session, Writer, behind, late, not_now, unavailable},
 };
 use crate::{
     journal::{AppendError, CloseError, Disk, Journal, Ticket, Unavailable, clock::Clock},
-    log::{LocalLog, OpenError, Retention, Store, StoreMemory, keep},
+    log::{LocalLog, OpenError, Retention, Store, StoreMemory},
     model::{Layout, Publish, Shard, UnixMillis},
     nats::Nats,
 };
@@ -36,10 +35,6 @@ use crate::{
 const QUEUE_BYTES: usize = 64 << 20;
 /// How long an answer of `JetStream` may take, other than to an append.
 const ASKING: Duration = Duration::from_secs(2);
-/// How long it waits before it begins again, at first and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// What is said of a replica that diverged.
-const DIVERGED: &str = "the stream has lost events that were acknowledged, so this replica is neither followed nor read: find out what was lost (the other holders' logs may say the same), then have all holders begin a new epoch from what the stream holds, with another number in `nats stream edit";
 
 /// What can be chosen of a shard's journal.
 #[derive(Debug, Clone)]
@@ -80,6 +75,7 @@ pub struct Home {
 #[derive(Debug)]
 pub struct Replica {
     shard: Shard,
+    context: jetstream::Context,
     /// `None` once it is closed.
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
     room: Arc<Semaphore>,
@@ -136,6 +132,7 @@ impl Replica {
         };
         let replica = Arc::new(Self {
             shard,
+            context: context.clone(),
             queue: Mutex::new(Some(sender)),
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             patience: settings.patience,
@@ -157,6 +154,8 @@ impl Replica {
             sightings,
             sessions,
             stop,
+            opening: None,
+            closing: None,
             told: Vec::new(),
         };
         let writer = Handle::current().spawn(writer.run());
@@ -227,6 +226,12 @@ impl Replica {
     }
 }
 
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Journal for Replica {
     fn append(&self, publish: Publish) -> BoxFuture<'_, Result<Ticket, AppendError>> {
         Box::pin(async move {
@@ -251,212 +256,38 @@ impl Journal for Replica {
                 })
             })?;
             self.disk.0.wrote(cost as u64);
-            let (reply, answer) = oneshot::channel();
+            let (reply, mut answer) = oneshot::channel();
+            let claim = Claim::default();
             place.send(Waiting {
                 publish,
-                reply,
+                reply: Some(reply),
                 since,
                 deadline,
                 drawn: rand::random(),
+                claim: claim.clone(),
                 _room: room,
             });
+            let (shard, context) = (self.shard, self.context.clone());
             let ticket: Ticket = Box::pin(async move {
-                answer.await.map_err(|_| AppendError::Unknown {
-                    cause: "the node stopped".to_owned(),
-                })?
+                let answered = tokio::time::timeout_at(deadline.into(), &mut answer).await;
+                let answered = match answered {
+                    Ok(answered) => answered,
+                    // It has not even had its turn.
+                    Err(_) if claim.take() => return Err(late(shard, since, &context)),
+                    // Under way: the writer knows what becomes of it, or that nobody does.
+                    Err(_) => answer.await,
+                };
+                answered.unwrap_or_else(|_| {
+                    Err(if claim.take() {
+                        AppendError::Closed
+                    } else {
+                        AppendError::Unknown {
+                            cause: "the node stopped".to_owned(),
+                        }
+                    })
+                })
             });
             Ok(ticket)
         })
-    }
-}
-
-/// Keeps the replica: of the stream's epoch, and following.
-struct Keeper {
-    context: jetstream::Context,
-    names: Names,
-    settings: Settings,
-    home: Home,
-    log: Arc<LocalLog>,
-    progress: Arc<Progress>,
-    sightings: Arc<Sightings>,
-    sessions: watch::Sender<Option<Session>>,
-    stop: CancellationToken,
-    /// What was told of the stream, so that it is told once.
-    told: Vec<String>,
-}
-
-impl Keeper {
-    async fn run(mut self) {
-        let stop = self.stop.clone();
-        let mut pause = PAUSES.0;
-        loop {
-            let begun = Instant::now();
-            let ended = tokio::select! {
-                ended = self.follow() => ended,
-                () = stop.cancelled() => break,
-            };
-            match ended {
-                Again::Soon { cause } => {
-                    tracing::debug!(shard = %self.home.shard, cause, "the stream is not followed now, it is tried again");
-                    self.progress.trouble(&cause);
-                }
-                Again::Never => {
-                    stop.cancelled().await;
-                    break;
-                }
-            }
-            if begun.elapsed() > 5 * PAUSES.1 {
-                pause = PAUSES.0;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => break,
-            }
-            pause = (pause * 2).min(PAUSES.1);
-        }
-        self.progress.turn(State::Closed);
-        self.let_go().await;
-    }
-
-    /// Checks the stream, opens the replica if it is not, and follows until that ends.
-    async fn follow(&mut self) -> Again {
-        let found = match ensure(&self.context, &self.names, &self.settings.stream).await {
-            Ok(found) => found,
-            Err(error) => {
-                if error.is_for_the_operator() {
-                    self.tell(error.to_string());
-                    self.progress.turn(State::Unusable {
-                        cause: error.to_string(),
-                    });
-                }
-                return Again::soon(error);
-            }
-        };
-        if !found.differences.is_empty() {
-            let stream = self.names.stream();
-            let differences: Vec<_> = found.differences.iter().map(ToString::to_string).collect();
-            let to_do = advice(&stream, &found.differences);
-            self.tell(format!(
-                "the stream {stream} is not as the settings have it: {}; it is used as it is: {to_do}",
-                differences.join("; ")
-            ));
-        }
-        if let Some(warning) = version::warning(&server_version(&self.context)) {
-            self.tell(warning.to_owned());
-        }
-        let open = self.sessions.borrow().clone();
-        let store = match open {
-            Some(session) if session.epoch == found.epoch => session.store,
-            other => {
-                if other.is_some() {
-                    tracing::warn!(shard = %self.home.shard, epoch = %found.epoch, "the stream was made anew: the replica is made again from it");
-                    self.progress.turn(State::Starting);
-                    self.let_go().await;
-                }
-                if let State::Diverged { .. } = self.progress.now().state
-                    && self.progress.now().epoch == Some(found.epoch)
-                {
-                    // Until its epoch is changed, nothing changes.
-                    return Again::Soon {
-                        cause: "the stream has lost events".to_owned(),
-                    };
-                }
-                match self.open(&found).await {
-                    Ok(store) => store,
-                    Err(again) => return again,
-                }
-            }
-        };
-        self.progress.begin(found.epoch, store.head().last);
-        let follower = Follower {
-            context: &self.context,
-            names: &self.names,
-            node: &self.settings.node,
-            store: &store,
-            progress: &self.progress,
-            sightings: &self.sightings,
-            key_window: self.settings.key_window,
-            loss_confirmed_after: self.settings.loss_confirmed_after,
-        };
-        match follower.run(&found).await {
-            Ended::Again { cause } => Again::Soon { cause },
-            Ended::OtherStream => Again::Soon {
-                cause: "the stream was made anew".to_owned(),
-            },
-            Ended::Diverged { cause } => {
-                let stream = self.names.stream();
-                tracing::error!(stream, cause, "{DIVERGED} {stream} --metadata=tidings-epoch:<number>`");
-                self.log.let_go(self.home.shard);
-                self.progress.turn(State::Diverged { cause });
-                self.let_go().await;
-                Again::Soon {
-                    cause: "the stream has lost events".to_owned(),
-                }
-            }
-            Ended::Store(error) => {
-                let cause = error.to_string();
-                tracing::error!(shard = %self.home.shard, cause, "the replica cannot be written: see to the disk, then restart the node");
-                self.progress.turn(State::Failed { cause });
-                Again::Never
-            }
-        }
-    }
-
-    async fn open(&self, found: &super::stream::Checked) -> Result<Arc<Store>, Again> {
-        let (home, epoch) = (self.home.clone(), found.epoch);
-        let opening = tokio::task::spawn_blocking(move || {
-            Store::open_replica(&home.dir, home.layout, home.shard, epoch, &home.memory)
-        });
-        let store = match opening.await {
-            Ok(Ok(store)) => store,
-            Ok(Err(error)) => {
-                tracing::error!(shard = %self.home.shard, %error, "the replica cannot be opened, it is tried again");
-                return Err(Again::soon(error));
-            }
-            Err(error) => return Err(Again::soon(error)),
-        };
-        if let Some((retention, every)) = self.settings.retention {
-            // Ends when the store is closed.
-            tokio::spawn(keep(Arc::clone(&store), retention, every));
-        }
-        self.log.hold(Arc::clone(&store));
-        self.sessions.send_replace(Some(Session {
-            store: Arc::clone(&store),
-            epoch: found.epoch,
-        }));
-        Ok(store)
-    }
-
-    /// Closes the replica, if it is open.
-    async fn let_go(&self) {
-        if let Some(session) = self.sessions.send_replace(None) {
-            self.log.let_go(self.home.shard);
-            let closing = tokio::task::spawn_blocking(move || session.store.close());
-            if let Err(error) = closing.await {
-                tracing::error!(%error, "the replica was not closed");
-            }
-        }
-    }
-
-    /// Says something once.
-    fn tell(&mut self, text: String) {
-        if !self.told.contains(&text) {
-            tracing::warn!(shard = %self.home.shard, "{text}");
-            self.told.push(text);
-        }
-    }
-}
-
-/// When following is begun again.
-enum Again {
-    Soon { cause: String },
-    Never,
-}
-
-impl Again {
-    fn soon(cause: impl ToString) -> Self {
-        Self::Soon {
-            cause: cause.to_string(),
-        }
     }
 }

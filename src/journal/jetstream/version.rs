@@ -1,5 +1,7 @@
 //! Which versions of nats-server can be worked with, and which may lose what they acknowledged.
 
+use std::sync::Once;
+
 /// The first version whose atomic batches know message ids.
 const OLDEST: Version = Version(2, 12, 1);
 
@@ -38,8 +40,22 @@ pub(super) fn check(version: &str) -> Result<(), TooOld> {
     }
 }
 
+/// Says what there is to say of the servers, once for the whole process: all shards have the same ones.
+pub(super) fn advise(version: &str) {
+    static ADVISED: Once = Once::new();
+    ADVISED.call_once(|| {
+        if let Some(warning) = warning(version) {
+            tracing::warn!(version, "{warning}");
+        }
+        tracing::info!(
+            version,
+            "a client of NATS is not told its `sync_interval`: without `sync_interval: always` on all servers, what was acknowledged may be lost when several lose power at once"
+        );
+    });
+}
+
 /// What there is to say about a version that works.
-pub(super) fn warning(version: &str) -> Option<&'static str> {
+fn warning(version: &str) -> Option<&'static str> {
     let version = Version::parse(version)?;
     let races = version < Version(2, 12, 9) || (Version(2, 13, 0) <= version && version < Version(2, 14, 1));
     if races {

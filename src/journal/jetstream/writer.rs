@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream;
+use async_nats::{connection::State as Link, jetstream};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -31,10 +31,15 @@ use crate::{
 const MESSAGES: usize = 512;
 /// A group takes no more publishes once it has this many bytes.
 const BYTES: usize = 4 << 20;
-/// The longest that one try waits for its answer.
+/// The longest that one try waits for its answer, and for how many more bytes it waits a second longer: a try that came too early would have to
+/// queue behind the one before it.
 const TRY: Duration = Duration::from_secs(2);
+const BYTES_A_SECOND: usize = 4 << 20;
 /// How long it waits before it tries again, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+
+/// What is said without a connection.
+const NO_LINK: &str = "there is no connection";
 
 /// The store of the epoch that is followed now.
 #[derive(Debug, Clone)]
@@ -69,8 +74,9 @@ pub(super) struct Writer {
 enum Settled {
     /// Its messages are in the stream, the first at `first`; they may have been since before it was sent.
     Appended { first: Seq, were_there: bool },
-    /// Some of its keys have been used by others meanwhile.
-    PlaceAgain,
+    /// Nothing of it is appended, and it is not to be sent as it is: some of its keys have been used by others meanwhile, or some of those who
+    /// waited do so no more.
+    PlaceAgain { why: AppendError },
     /// It failed.
     Failed(AppendError),
 }
@@ -85,9 +91,14 @@ impl Writer {
     }
 
     async fn next(&mut self) -> Option<Waiting> {
-        match self.held.take() {
-            Some(held) => Some(held),
-            None => self.queue.recv().await,
+        loop {
+            let one = match self.held.take() {
+                Some(held) => held,
+                None => self.queue.recv().await?,
+            };
+            if one.claim.take() {
+                return Some(one);
+            }
         }
     }
 
@@ -105,7 +116,9 @@ impl Writer {
                 self.held = Some(one);
                 break;
             }
-            waiting.push(one);
+            if one.claim.take() {
+                waiting.push(one);
+            }
         }
         waiting
     }
@@ -113,7 +126,7 @@ impl Writer {
     async fn append(&mut self, waiting: Vec<Waiting>) {
         let Some(Session { store, epoch }) = self.session.borrow().clone() else {
             let error = not_now(self.shard, &self.progress.now());
-            waiting.into_iter().for_each(|one| one.answer(Err(error.clone())));
+            waiting.into_iter().for_each(|mut one| one.answer(Err(error.clone())));
             return;
         };
         if self.epoch != Some(epoch) {
@@ -121,13 +134,15 @@ impl Writer {
             self.epoch = Some(epoch);
         }
         let mut waiting = waiting;
+        // Why it was not appended until now.
+        let mut why: Option<AppendError> = None;
         loop {
-            waiting = self.admit(waiting);
-            let group = match self.place(waiting, &store, epoch).await {
+            waiting = self.admit(waiting, why.as_ref());
+            let mut group = match self.place(waiting, &store, epoch).await {
                 Ok(group) => group,
                 Err((waiting, error)) => {
                     let error = self.unreadable(&error);
-                    waiting.into_iter().for_each(|one| one.answer(Err(error.clone())));
+                    waiting.into_iter().for_each(|mut one| one.answer(Err(error.clone())));
                     return;
                 }
             };
@@ -135,7 +150,7 @@ impl Writer {
                 group.appended(Seq::ZERO, false).for_each(drop);
                 return;
             }
-            match self.settle(&group, &store).await {
+            match self.settle(&mut group, &store).await {
                 Settled::Appended { first, were_there } => {
                     let time = group.time;
                     for ((key, topic), seq) in group.appended(first, were_there) {
@@ -143,8 +158,9 @@ impl Writer {
                     }
                     return;
                 }
-                Settled::PlaceAgain => {
-                    // In every round one more key of the group's has become known: there are not more rounds than keys.
+                Settled::PlaceAgain { why: cause } => {
+                    // In every round one more key of the group's has become known, or somebody has stopped waiting: it ends.
+                    why = Some(cause);
                     waiting = group.waiting;
                 }
                 Settled::Failed(error) => {
@@ -155,20 +171,18 @@ impl Writer {
         }
     }
 
-    /// Answers those that cannot be appended, and gives the others back.
-    fn admit(&self, waiting: Vec<Waiting>) -> Vec<Waiting> {
+    /// Answers those that cannot be appended, and gives the others back. `why`: why they were not until now, if they were sent.
+    fn admit(&self, waiting: Vec<Waiting>, why: Option<&AppendError>) -> Vec<Waiting> {
         let now = Instant::now();
         let status = self.progress.now();
         let knows_keys = status.is_within(self.furthest_behind, now) && !self.known.is_full();
         let max_payload = self.context.client().max_payload();
         let mut admitted = Vec::with_capacity(waiting.len());
-        for one in waiting {
+        for mut one in waiting {
             let largest = one.publish.data.len() + AROUND;
             let refused = if one.deadline <= now {
-                AppendError::TooSlow {
-                    shard: self.shard,
-                    waited: now.duration_since(one.since),
-                }
+                why.cloned()
+                    .unwrap_or_else(|| late(self.shard, one.since, &self.context))
             } else if one.publish.key.is_some() && !knows_keys {
                 unavailable(
                     self.shard,
@@ -247,12 +261,13 @@ impl Writer {
     }
 
     /// Sends a group until it is known what became of it, or nobody waits any more.
-    async fn settle(&mut self, group: &Group, store: &Arc<Store>) -> Settled {
+    async fn settle(&mut self, group: &mut Group, store: &Arc<Store>) -> Settled {
         let sightings = Arc::clone(&self.sightings);
         // Before it is sent: whatever the applier sees of it is noted.
         let awaited = sightings.await_append(group.append);
-        let deadline = group.deadline().unwrap_or_else(Instant::now);
         let applied = self.progress.now().applied;
+        let bytes: usize = group.messages.iter().map(|message| message.payload.len()).sum();
+        let patience = TRY + Duration::from_secs((bytes / BYTES_A_SECOND) as u64);
         let mut pause = PAUSES.0;
         // Why an earlier try may have been appended.
         let mut lost: Option<String> = None;
@@ -264,11 +279,20 @@ impl Writer {
                     were_there: false,
                 };
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Settled::Failed(self.given_up(lost, refusal));
+            let now = Instant::now();
+            if group.expires(now) {
+                let error = self.given_up(lost.clone(), refusal.clone());
+                if lost.is_none() {
+                    return Settled::PlaceAgain { why: error };
+                }
+                // It goes on for the others as it is: to leave out what may be appended would append it twice.
+                group.expire(now, &error);
             }
-            match send(&self.context.client(), &group.messages, left.min(TRY)).await {
+            let Some(deadline) = group.deadline() else {
+                return Settled::Failed(self.given_up(lost, refusal));
+            };
+            let left = deadline.saturating_duration_since(now);
+            match send(&self.context.client(), &group.messages, left.min(patience)).await {
                 Outcome::Appended { first } if first <= applied => {
                     let cause = format!(
                         "it was appended at {first}, where the replica is past {applied}: the stream was made anew"
@@ -294,7 +318,7 @@ impl Writer {
                     Some(settled) => return settled,
                     None => {
                         refusal = Refusal::NotNow {
-                            cause: "the same is on its way from another node".to_owned(),
+                            cause: "the same is on its way already".to_owned(),
                         };
                     }
                 },
@@ -338,7 +362,12 @@ impl Writer {
         let from = group.time.before(self.key_window);
         match self.first_uses(store, uses, from).await {
             // The stream refuses what was sent before for as long as it remembers that key, so it never will be appended as it was.
-            Ok(found) if found.values().any(|first| matches!(first, FirstUse::Counts(_))) => Some(Settled::PlaceAgain),
+            Ok(found) if found.values().any(|first| matches!(first, FirstUse::Counts(_))) => {
+                let cause = "another node appended some of it at the same time".to_owned();
+                Some(Settled::PlaceAgain {
+                    why: unavailable(self.shard, Unavailable::NoQuorum { cause }),
+                })
+            }
             _ => None,
         }
     }
@@ -359,7 +388,7 @@ impl Writer {
             Refusal::NoLink => unavailable(
                 shard,
                 Unavailable::NoNats {
-                    cause: "there is no connection".to_owned(),
+                    cause: NO_LINK.to_owned(),
                 },
             ),
             Refusal::NotNow { cause } => unavailable(shard, Unavailable::NoQuorum { cause }),
@@ -415,6 +444,20 @@ pub(super) fn not_now(shard: Shard, status: &Status) -> AppendError {
             },
         ),
     }
+}
+
+/// Why a publish had no turn until nobody waited for it any more.
+pub(super) fn late(shard: Shard, since: Instant, context: &jetstream::Context) -> AppendError {
+    if context.client().connection_state() == Link::Connected {
+        let waited = since.elapsed();
+        return AppendError::TooSlow { shard, waited };
+    }
+    unavailable(
+        shard,
+        Unavailable::NoNats {
+            cause: NO_LINK.to_owned(),
+        },
+    )
 }
 
 /// How far behind a holder is, for people.

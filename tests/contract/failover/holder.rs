@@ -37,6 +37,8 @@ pub(crate) struct Holding {
     state: Mutex<State>,
     /// Reads begin only as there are permits.
     pub(crate) gate: Arc<Semaphore>,
+    /// So do answers to who asks for heads.
+    pub(crate) heads_gate: Arc<Semaphore>,
     heads: AtomicUsize,
     reads: AtomicUsize,
     under_way: Arc<AtomicUsize>,
@@ -55,6 +57,7 @@ impl Holding {
                 refuses: None,
             }),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            heads_gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             heads: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             under_way: Arc::default(),
@@ -90,9 +93,10 @@ impl Holding {
 impl Log for Holding {
     fn heads(&self, shard: Shard) -> BoxFuture<'static, Result<Heads, ReadError>> {
         self.heads.fetch_add(1, Ordering::SeqCst);
-        let state = self.set().clone();
+        let (state, gate) = (self.set().clone(), Arc::clone(&self.heads_gate));
         Box::pin(async move {
             tokio::time::sleep(state.takes).await;
+            gate.acquire().await.expect("open").forget();
             if let Some(error) = state.refuses {
                 return Err(error);
             }

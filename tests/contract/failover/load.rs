@@ -88,9 +88,13 @@ async fn who_does_not_wait_any_more_is_not_read_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_who_ask_for_heads_share_an_answer() {
     let holding = Holding::new(1, 10);
+    holding.heads_gate.forget_permits(usize::MAX);
     let port = Port::open(holding.clone() as Arc<dyn Log>).await;
     let (_holders, log) = log(NO_HEDGES, &[port.address]);
-    let heads = join_all((0..1_000).map(|_| log.heads(SHARD))).await;
+    let asking: Vec<_> = (0..1_000).map(|_| log.heads(SHARD)).collect();
+    // All have asked before anything is answered.
+    holding.heads_gate.add_permits(1_000);
+    let heads = join_all(asking).await;
     assert!(heads.iter().all(Result::is_ok));
     // The first had one of its own.
     assert!(holding.heads_asked() <= 2, "{}", holding.heads_asked());

@@ -222,9 +222,10 @@ async fn a_connection_that_freezes_is_noticed() {
     };
     let known = holders([(SHARD, vec![through, other.holder()])]);
     let settings = Settings {
-        keep_alive_every: Duration::from_millis(100),
-        keep_alive_within: Duration::from_millis(200),
-        connect_within: Duration::from_millis(100),
+        keep_alive_every: Duration::from_millis(200),
+        // Long enough for a node that is only slow: the first append is to go to this one.
+        keep_alive_within: Duration::from_secs(3),
+        connect_within: DEADLINE,
         ..patient()
     };
     let routed = routed(&known, settings);

@@ -270,6 +270,7 @@ async fn no_more_is_under_way_than_may_be() {
     };
     let late = routed.append(late).await.map(|_| ());
     assert!(matches!(late, Err(AppendError::TooSlow { .. })), "{late:?}");
+    journal.until(AT_A_NODE).await;
     assert_eq!(journal.until_quiet().await, AT_A_NODE);
     journal.release();
     for ticket in tickets {

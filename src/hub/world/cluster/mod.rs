@@ -2,14 +2,16 @@
 //! them a NATS from which nodes are cut off. Readers connect to the owner of their slot, or anywhere, and are moved when they are misplaced.
 
 mod ask;
+mod bus;
 mod faults;
 mod nodes;
+mod readers;
 mod shards;
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tidings_cluster::{Beat, HeldShard};
+use tidings_cluster::Beat;
 
 use self::{
     ask::Ask,
@@ -18,15 +20,15 @@ use self::{
 };
 use super::{
     Faults, SECOND,
-    reader::{self, Pipe, PipeOutlet, Published, Reader},
+    reader::{Pipe, PipeOutlet, Published, Reader},
     schedule::Schedule,
     worlds,
 };
 use crate::{
     bus::Notice,
-    hub::{Answer, Effect, Follow, HubSettings, Question, Start, Ticket},
+    hub::{Answer, Effect, HubSettings, Question, Ticket},
     log::HolderAnswer,
-    model::{Cursor, Layout, Seq, Shard, Slot, Topic},
+    model::{Layout, Seq, Shard, Topic},
 };
 
 const EDGES: usize = 4;
@@ -243,157 +245,6 @@ impl World {
         node.life == life && node.is_heard()
     }
 
-    /// Publishes to a topic; if nobody can take it, it is refused.
-    fn publish(&mut self, topic: usize) {
-        let name = self.topics[topic].clone();
-        let slot = Slot(self.layout.slot(name.as_str()));
-        let shard = Shard(self.layout.shard(slot.0));
-        let holder = |&holder: &u16| self.ingest[usize::from(holder)];
-        let holders: Vec<_> = self.shards.holders(shard).iter().map(holder).collect();
-        let (taken, announced) = match self.shards.kind {
-            Kind::Owned => (holders[0].up, holders[0].linked),
-            // The stream announces by itself.
-            Kind::Replicated => (holders.iter().any(Running::is_heard), true),
-        };
-        if !taken {
-            return;
-        }
-        let step = [1, 1, 1, 2, 5][self.rng.random_range(0..5)];
-        let now = self.schedule.now();
-        let journal = self.shards.appended(shard);
-        let (epoch, branch) = (journal.epoch(), journal.branch);
-        let announcement = journal.append(name, slot, &format!("{topic} {epoch}"), now, step);
-        let seq = announcement.seq;
-        journal.applied = seq;
-        self.published.borrow_mut()[topic].push(reader::Event {
-            epoch,
-            seq,
-            undone: false,
-        });
-        for edge in 0..EDGES {
-            if announced && self.edges[edge].slots.contains(&slot) {
-                self.notify(edge, 300, || Notice::Announcement(announcement.clone()));
-            }
-        }
-        self.have_applied(shard, branch, seq);
-    }
-
-    /// Has each holder of a shard apply what was appended, each in its time.
-    fn have_applied(&mut self, shard: Shard, branch: u32, up_to: Seq) {
-        for holder in self.shards.holders(shard).to_vec() {
-            let node = usize::from(holder);
-            let lag = if self.chance(0.03) { 10 * SECOND } else { 500 };
-            let life = self.ingest[node].life;
-            self.after(lag, Action::Apply(node, life, shard, branch, up_to));
-        }
-    }
-
-    /// Sends an edge a notice, which may be lost, late, or doubled.
-    fn notify(&mut self, edge: usize, within: u64, notice: impl Fn() -> Notice) {
-        if self.chance(0.15) {
-            return;
-        }
-        let life = self.edges[edge].node.life;
-        let late = if self.chance(0.1) { 3 * SECOND } else { within };
-        for _ in 0..if self.chance(0.05) { 2 } else { 1 } {
-            self.after(late, Action::Notice(edge, life, notice()));
-        }
-    }
-
-    /// An ingest node tells how far its shards have come; and goes on applying, should it have missed something.
-    fn digest(&mut self, node: usize) {
-        if self.ingest[node].is_heard() {
-            for (shard, _) in self.shards.held_by(ordinal(node)) {
-                if self.shards.is_open(shard, ordinal(node)) {
-                    let digest = Arc::new(self.shards.held(shard, ordinal(node)).digest());
-                    for edge in 0..EDGES {
-                        self.notify(edge, 500, || Notice::Digest(digest.clone()));
-                    }
-                }
-                let stream = self.shards.appended(shard);
-                let (branch, last, life) = (stream.branch, stream.last(), self.ingest[node].life);
-                self.after(2 * SECOND, Action::Apply(node, life, shard, branch, last));
-            }
-        }
-        self.after(SECOND, Action::Digest(node));
-    }
-
-    fn beat(&mut self, node: Node) {
-        let (layout, now) = (self.layout, self.schedule.now());
-        let beat = match node {
-            Node::Edge(place) => {
-                let edge = &mut self.edges[place].node;
-                edge.is_heard().then(|| edge.beat(node, layout, Vec::new()))
-            }
-            Node::Ingest(place) => {
-                let shards = self.shards.held_by(ordinal(place)).into_iter();
-                let open: Vec<_> = shards
-                    .filter(|&(shard, _)| self.shards.is_open(shard, ordinal(place)))
-                    .collect();
-                let shards = open.into_iter().map(|(shard, rank)| {
-                    let held = self.shards.held(shard, ordinal(place));
-                    HeldShard {
-                        shard: shard.0,
-                        epoch: held.epoch(),
-                        last: held.last().0,
-                        writable: true,
-                        rank: u32::try_from(rank).expect("few"),
-                    }
-                });
-                let shards = shards.collect();
-                let ingest = &mut self.ingest[place];
-                ingest.is_heard().then(|| ingest.beat(node, layout, shards))
-            }
-        };
-        if let Some(beat) = beat {
-            self.spread(&beat);
-        }
-        self.schedule.at(now + SECOND, Action::Beat(node));
-    }
-
-    /// Has all edges hear a beat, which may be lost, late, or doubled.
-    fn spread(&mut self, beat: &Beat) {
-        for edge in 0..EDGES {
-            if self.chance(0.15) {
-                continue;
-            }
-            let life = self.edges[edge].node.life;
-            let late = if self.chance(0.1) { 3 * SECOND } else { 200 };
-            for _ in 0..if self.chance(0.05) { 2 } else { 1 } {
-                self.after(late, Action::Hear(edge, life, Box::new(beat.clone())));
-            }
-        }
-    }
-
-    /// A second has passed on an edge: the membership is told, the bus says that it may have lost something while it is cut off, and one reader
-    /// that should be elsewhere is sent there.
-    fn tick(&mut self, edge: usize) {
-        let now = self.schedule.now();
-        self.schedule.at(now + SECOND, Action::Tick(edge));
-        let this = &mut self.edges[edge];
-        if !this.node.up {
-            return;
-        }
-        this.membership.tick(time(now));
-        if !this.node.linked {
-            this.hub.notice(&Notice::Unverified);
-            return self.carry_out(edge);
-        }
-        if self.edges[edge].membership.view().is_settled() {
-            let is_misplaced = |client: &Client| {
-                let here = client.reader.on.as_ref().is_some_and(|&(on, ..)| on == edge);
-                here && client.routed && self.edges[edge].owner(self.routing_slot(client)) != Some(edge)
-            };
-            if let Some(client) = self.clients.iter().position(is_misplaced) {
-                self.drop_connection(client, true);
-            }
-        }
-    }
-
-    fn routing_slot(&self, client: &Client) -> Slot {
-        Slot(self.layout.slot(self.topics[client.reader.topics[0]].as_str()))
-    }
-
     fn carry_out(&mut self, edge: usize) {
         let life = self.edges[edge].node.life;
         for effect in self.edges[edge].hub.take_effects() {
@@ -413,82 +264,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn connect(&mut self, client: usize) {
-        let now = self.schedule.now();
-        if self.clients[client].reader.on.is_some() {
-            return;
-        }
-        // It lands somewhere, and may be led on from there.
-        let landed = self.rng.random_range(0..EDGES);
-        let slot = self.routing_slot(&self.clients[client]);
-        let led = self.clients[client].routed && !self.chance(0.2) && self.edges[landed].accepts(now);
-        let edge = if led {
-            self.edges[landed].owner(slot).unwrap_or(landed)
-        } else {
-            landed
-        };
-        if !self.edges[edge].accepts(now) {
-            return self.after(2 * SECOND, Action::Connect(client));
-        }
-        let reader = &self.clients[client].reader;
-        let start = match &reader.cursor {
-            None if reader.from_earliest => Start::Earliest,
-            None => Start::Now,
-            Some(text) => Start::After(Cursor::parse(text).expect("issued")),
-        };
-        let topics = reader.topics.iter().map(|&topic| self.topics[topic].clone()).collect();
-        let room = if self.faults.losses {
-            self.rng.random_range(1..6)
-        } else {
-            1_000
-        };
-        let pipe = Pipe::new(room, self.published.clone());
-        let outlet = Box::new(PipeOutlet(pipe.clone()));
-        let id = self.edges[edge].hub.attach(Follow { topics, start }, outlet);
-        self.clients[client].connection += 1;
-        self.clients[client].reader.on = Some((edge, id, pipe));
-        self.carry_out(edge);
-        let connection = self.clients[client].connection;
-        self.after(200, Action::Consume(client, connection));
-    }
-
-    fn consume(&mut self, client: usize, connection: u32) {
-        let taken = self.rng.random_range(0..3);
-        let this = &self.clients[client];
-        let Some((edge, id, pipe)) = this.reader.on.clone().filter(|_| this.connection == connection) else {
-            return;
-        };
-        for _ in 0..taken {
-            let Some((seen, cursor)) = pipe.borrow_mut().items.pop_front() else {
-                break;
-            };
-            self.note(|| format!("reader {client} on edge-{edge}: {seen:?} {cursor}"));
-            let reader = &mut self.clients[client].reader;
-            reader.seen.push(seen);
-            reader.cursor = Some(cursor);
-        }
-        let has_room = pipe.borrow().items.len() < pipe.borrow().room;
-        if self.edges[edge].stopped_until <= self.schedule.now()
-            && has_room
-            && std::mem::take(&mut pipe.borrow_mut().refused)
-        {
-            self.edges[edge].hub.drained(id);
-            self.carry_out(edge);
-        }
-        self.after(if self.quiet { 20 } else { 200 }, Action::Consume(client, connection));
-    }
-
-    fn drop_connection(&mut self, client: usize, known: bool) {
-        if let Some((edge, id, pipe)) = self.clients[client].reader.on.take() {
-            pipe.borrow_mut().gone = true;
-            if known {
-                self.edges[edge].hub.detach(id);
-                self.carry_out(edge);
-            }
-        }
-        self.after(2 * SECOND, Action::Connect(client));
     }
 
     /// Runs the world, lets it settle, publishes once more to every topic, and judges.
@@ -523,39 +298,6 @@ impl World {
         if self.faults.losses {
             self.after(3 * SECOND, Action::Chaos);
         }
-    }
-
-    /// In a world that has settled all see the same, and everyone is where it should be.
-    fn agree(&self) -> Result<(), String> {
-        let first = self.edges[0].membership.view();
-        for (n, edge) in self.edges.iter().enumerate() {
-            let view = edge.membership.view();
-            if view != first || view.ring() != first.ring() {
-                return Err(format!("edges 0 and {n} do not agree: {first:?}, {view:?}"));
-            }
-        }
-        if first.edges().count() != EDGES || first.ingest().count() != INGEST || !first.is_settled() {
-            return Err(format!("not all are there: {first:?}"));
-        }
-        for (n, client) in self.clients.iter().enumerate() {
-            let on = client.reader.on.as_ref().map(|&(edge, ..)| edge);
-            let owner = self.edges[0].owner(self.routing_slot(client));
-            if on.is_none() || client.routed && on != owner {
-                return Err(format!("reader {n} is on {on:?} and should be on {owner:?}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn judge(&self) -> Result<(), String> {
-        let published = self.published.borrow();
-        for (n, client) in self.clients.iter().enumerate() {
-            for &topic in &client.reader.topics {
-                let verdict = client.reader.judge(topic, &published[topic], self.faults);
-                verdict.map_err(|fault| format!("reader {n}, topic {topic}: {fault}"))?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -620,14 +362,32 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
+/// Worlds in which something went wrong once. They stay what they are as long as worlds are made in the same way: when that changes,
+/// the fault has to be put back to find another.
+const PINNED: [(u64, Faults); 2] = [
+    // A copy that had to leave out what its stream had dropped did not say so of the slots it knew nothing of: a reader that was live there
+    // passed for level, and was never given what another holder still had.
+    (15_141_454_361_227_400_790, Faults::RETENTION),
+    // A copy that had just been wiped was served before its holder had seen the stream: it took readers back to an epoch that was over, and
+    // they were given again what they had seen.
+    (17_132_105_474_444_313_165, Faults::ALL),
+];
+
+#[test]
+fn what_went_wrong_once_goes_right() {
+    for (seed, faults) in PINNED {
+        assert_eq!(live(seed, faults).err(), None, "seed {seed}");
+    }
+}
+
 #[test]
 fn in_a_calm_cluster_everything_arrives() {
-    worlds(50, |seed| live(seed, Faults::NONE));
+    worlds(30, |seed| live(seed, Faults::NONE));
 }
 
 #[test]
 fn losses_cuts_crashes_and_lagging_logs_lose_nothing() {
-    worlds(300, |seed| live(seed, Faults::LOSSES));
+    worlds(200, |seed| live(seed, Faults::LOSSES));
 }
 
 #[test]
