@@ -57,6 +57,23 @@ impl Holders {
         )
     }
 
+    /// The same, but for the shards that nobody holds any more with those who last did. They may be there and out of sight, cut off from NATS
+    /// but not from us: nobody else can be asked. They are not taken to take appends.
+    #[must_use]
+    pub fn or_last(mut self, before: &Self) -> Self {
+        for (shard, last) in &before.shards {
+            let holders = self.shards.entry(*shard).or_default();
+            if holders.is_empty() {
+                let last = last.iter().cloned();
+                holders.extend(last.map(|holder| Holder {
+                    writable: false,
+                    ..holder
+                }));
+            }
+        }
+        self
+    }
+
     /// The holders of a shard, the best to ask first; none if nobody is known to hold it.
     #[must_use]
     pub fn of(&self, shard: Shard) -> &[Holder] {

@@ -161,7 +161,7 @@ impl Task {
     fn publish_view(&self) {
         let view = Arc::clone(self.membership.view());
         log::changes(&self.me.node, &self.view.borrow(), &view);
-        let holders = Holders::of_view(&view);
+        let holders = Holders::of_view(&view).or_last(&self.holders.borrow());
         self.holders.send_if_modified(|known| {
             let differs = **known != holders;
             if differs {

@@ -66,6 +66,31 @@ async fn an_edge_without_nats_keeps_its_streams_and_gives_what_the_log_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_ingest_node_without_nats_takes_is_read_from_its_log() {
+    let mut world = start(Journal::Rocksdb).await;
+    let topics = world.topic_of_each_shard("topic/");
+    let mut publishers = Vec::new();
+    for member in &world.ingests {
+        publishers.push(Publisher::connect(member.addresses()).await);
+    }
+    let mut stream = follow(&world, 0, &topics).await;
+    for topic in &topics {
+        publishers[1].publish(event(topic, "before")).await;
+        assert_eq!(next(&mut stream).await, "before");
+    }
+    world.ingests[1].nats(State::Hanging);
+    // At first it is only silent, then it is taken for gone. Its own shards are those that it takes and others do not.
+    for number in 0..2 {
+        for topic in &topics {
+            let data = format!("{topic} {number}");
+            publishers[1].publish(event(topic, &*data)).await;
+            assert_eq!(next(&mut stream).await, data);
+        }
+        world.edges[0].node.logs("a node is gone").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_any_nats_streams_stay_and_all_goes_on_when_it_is_back() {
     let mut world = start(Journal::Rocksdb).await;
     let topics = world.topic_of_each_shard("topic/");

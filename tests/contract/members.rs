@@ -186,7 +186,17 @@ async fn holders_follow_the_members() {
         .await
         .expect("in time")
         .expect("it runs");
-    drop(second);
+    // With nobody else to ask, who was last there can still be asked, and takes nothing.
+    second.leave().await;
+    let last = Holder {
+        writable: false,
+        ..holder("i-1")
+    };
+    let last = holders.wait_for(|holders| *holders.of(Shard(2)) == [last.clone()]);
+    tokio::time::timeout(PATIENCE, last)
+        .await
+        .expect("in time")
+        .expect("it runs");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     bus::{Announcement, Bus as _, LocalBus},
-    model::Slot,
+    model::{Shard, Slot},
     nats::{Link, Nats, Seldom, Subjects},
 };
 
@@ -102,8 +102,9 @@ impl Listener {
                     self.hand_on(ephemeral, message, BATCH);
                 }
                 Some(message) = self.digests.next(), if !self.digests.is_empty() => {
-                    silence.heard(Instant::now());
-                    self.hand_on_digest(&message);
+                    if let Some(shard) = self.hand_on_digest(&message) {
+                        silence.heard(Instant::now(), shard);
+                    }
                 }
                 Ok(()) = link.changed() => settling = settle(&self.nats, *link.borrow_and_update()),
                 () = wait_for(&mut settling), if settling.is_some() => {
@@ -179,14 +180,20 @@ impl Listener {
         tokio::task::unconstrained(self.slots.next()).now_or_never().flatten()
     }
 
-    /// Hands on a digest, after all that came before it: or it would tell of what only seems to be lost.
-    fn hand_on_digest(&mut self, message: &Message) {
+    /// Hands on a digest, after all that came before it: or it would tell of what only seems to be lost. Returns whose it is.
+    fn hand_on_digest(&mut self, message: &Message) -> Option<Shard> {
         if let Some((ephemeral, first)) = self.one_more() {
             self.hand_on(ephemeral, first, BEFORE_DIGEST);
         }
         match wire::decode_digest(&message.payload) {
-            Ok(digest) => self.local.digest(&digest),
-            Err(problem) => self.refuse(message, &problem),
+            Ok(digest) => {
+                self.local.digest(&digest);
+                Some(digest.shard)
+            }
+            Err(problem) => {
+                self.refuse(message, &problem);
+                None
+            }
         }
     }
 

@@ -35,8 +35,8 @@ use crate::{
 ///
 /// [`Notice::Unverified`] is said to every line when the connection to NATS was made anew (once the server has the subscriptions again), when
 /// messages came too fast, when the server is about to end or complains, when this process announced faster than NATS took it, and about
-/// every second while there is no connection or no digest of any shard was heard for three seconds: so followers still get what the log
-/// has. A server that is silent for so long is taken to hang or to be cut off, and is left for another; if that does not help, ever more
+/// every second while there is no connection, or no digest was heard for three seconds, be it of one shard: so followers still get what the log
+/// has. A server on which no digest at all is heard for so long is taken to hang or to be cut off, and is left for another; if that does not help, ever more
 /// rarely, down to every thirty seconds.
 #[derive(Debug)]
 pub struct NatsBus {
