@@ -121,6 +121,8 @@ pub struct Jetstream {
     /// How long a publish is tried through an election before its outcome is said to be unknown.
     #[serde(with = "values::duration")]
     pub patience: Duration,
+    /// Where the NATS servers tell of themselves, as `http://host:8222`: asked at start whether they sync what they acknowledge.
+    pub monitor_urls: Vec<String>,
 }
 
 impl Default for Jetstream {
@@ -132,6 +134,7 @@ impl Default for Jetstream {
             max_bytes: Size::NOTHING,
             duplicate_window: Duration::from_secs(2 * 60),
             patience: Duration::from_secs(15),
+            monitor_urls: Vec::new(),
         }
     }
 }

@@ -119,6 +119,12 @@ fn values(config: &Config, refuse: &mut impl FnMut(&str, String)) {
         );
         refuse("jetstream.max_bytes", problem);
     }
+    if let Some(url) = jetstream.monitor_urls.iter().find(|url| !is_base(url, &["http"])) {
+        refuse(
+            "jetstream.monitor_urls",
+            format!("{url:?} is not where a NATS server tells of itself: http://HOST:8222"),
+        );
+    }
     if jetstream.patience > jetstream.duplicate_window / 2 {
         refuse(
             "jetstream.patience",
