@@ -119,7 +119,7 @@ async fn advise(monitor_urls: Vec<String>) {
     }
     monitoring::advise(monitor_urls).await;
     // What runs in the background does not end by itself.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -> Result<Node, NodeError> {
