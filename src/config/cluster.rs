@@ -121,8 +121,8 @@ pub struct Jetstream {
     /// How long a publish is tried through an election before its outcome is said to be unknown.
     #[serde(with = "values::duration")]
     pub patience: Duration,
-    /// The monitoring URLs of its servers, `http://host:8222`: asked at start whether they sync what they acknowledge, which they tell nowhere else.
-    pub monitoring: Vec<String>,
+    /// Where the NATS servers tell of themselves, as `http://host:8222`: asked at start whether they sync what they acknowledge.
+    pub monitor_urls: Vec<String>,
 }
 
 impl Default for Jetstream {
@@ -134,7 +134,7 @@ impl Default for Jetstream {
             max_bytes: Size::NOTHING,
             duplicate_window: Duration::from_secs(2 * 60),
             patience: Duration::from_secs(15),
-            monitoring: Vec::new(),
+            monitor_urls: Vec::new(),
         }
     }
 }

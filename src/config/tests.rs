@@ -327,11 +327,16 @@ fn an_ordinal_is_a_number_or_auto() {
 }
 
 #[test]
-fn the_times_of_jetstream_fit_together() {
+fn the_settings_of_jetstream_fit_together() {
     for (settings, wrong) in [
         ("[jetstream]\nmax_bytes = \"10GiB\"", &[][..]),
         ("[jetstream]\nmax_bytes = \"1KiB\"", &["jetstream.max_bytes"]),
         ("[jetstream]\npatience = \"61s\"", &["jetstream.patience"]),
+        ("[jetstream]\nmonitor_urls = [\"http://nats-0:8222\"]", &[]),
+        (
+            "[jetstream]\nmonitor_urls = [\"http://nats-0:8222\", \"nats://nats-1:4222\"]",
+            &["jetstream.monitor_urls"],
+        ),
         ("[jetstream]\nmax_age = \"1m\"", &["jetstream.duplicate_window"]),
         ("[journal]\nkey_window = \"1m\"", &[]),
         (

@@ -24,7 +24,9 @@ use super::{
 };
 use crate::model::{Seq, UnixMillis};
 
-const OPEN_FILES: i32 = 512;
+/// How many files a store has open at most, and how many it needs.
+const OPEN_FILES: usize = 512;
+const FEWEST_OPEN_FILES: usize = 48;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -36,11 +38,12 @@ const INFO_LOG_BYTES: usize = 4 * MIB;
 /// What is written but not flushed takes about this much memory at most, over all stores that share it.
 const WRITE_BUFFERS: usize = 96 * MIB;
 
-/// Memory that stores share: all those of a node, so that eight shards take no more than one.
+/// Memory that stores share: all those of a node, so that eight shards take no more than one. And how many files each of them has open.
 #[derive(Clone)]
 pub struct StoreMemory {
     cache: Cache,
     buffers: WriteBufferManager,
+    open_files: usize,
 }
 
 impl StoreMemory {
@@ -50,6 +53,16 @@ impl StoreMemory {
         Self {
             cache: Cache::new_lru_cache(cache_bytes),
             buffers: WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS, false),
+            open_files: OPEN_FILES,
+        }
+    }
+
+    /// For so many stores that have so many files between them: a store that cannot open a file cannot write any more.
+    #[must_use]
+    pub fn with_files(self, files: usize, stores: usize) -> Self {
+        Self {
+            open_files: (files / stores.max(1)).clamp(FEWEST_OPEN_FILES, OPEN_FILES),
+            ..self
         }
     }
 }
@@ -152,7 +165,7 @@ pub(super) fn database(memory: &StoreMemory) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    options.set_max_open_files(OPEN_FILES);
+    options.set_max_open_files(i32::try_from(memory.open_files).unwrap_or(i32::MAX));
     options.set_max_background_jobs(2);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
@@ -207,4 +220,17 @@ pub(super) fn column(column: Column, memory: &StoreMemory, bounds: &Arc<Bounds>)
         }
     });
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_share_the_files_that_there_are() {
+        for (files, stores, each) in [(100_000, 8, 512), (1_000, 8, 125), (100, 8, 48), (1_000, 0, 512)] {
+            let memory = StoreMemory::new(0).with_files(files, stores);
+            assert_eq!(memory.open_files, each, "{files} among {stores}");
+        }
+    }
 }

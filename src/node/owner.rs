@@ -17,15 +17,16 @@ use super::{
     ingest::{Joined, Shards, spawn},
     opening,
     running::{Journals, Node},
-    serve::{BLOCK_CACHE, RETENTION_EVERY},
+    serve::RETENTION_EVERY,
     settings,
     signals::Signals,
 };
 use crate::{
     bus::NatsBus,
     config::Config,
+    edge::limits,
     journal::{Disk, DiskSpace, LocalJournal, Status},
-    log::{self, Home, LocalLog, Store, StoreMemory},
+    log::{self, Home, LocalLog, Store},
     members::HeldShard,
     model::{Shard, UnixMillis},
 };
@@ -56,10 +57,11 @@ async fn open(config: &Config) -> Result<Vec<Arc<Store>>, NodeError> {
         nodes: nodes.into(),
     };
     let dir = config.data.dir.clone();
+    let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
     let opening = spawn_blocking(move || {
-        let memory = StoreMemory::new(BLOCK_CACHE);
         let placement = Placement::compute(layout.shards(), nodes, 1);
-        let shards = placement.held_by(ordinal).map(Shard);
+        let shards: Vec<_> = placement.held_by(ordinal).map(Shard).collect();
+        let memory = settings::store_memory(files, shards.len());
         let mut stores = Vec::new();
         for shard in shards {
             match Store::open_in(&dir, layout, home, shard, &memory) {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidings_cluster::Placement;
 use tokio::{runtime::Handle, task::JoinSet};
+use tracing::warn;
 
 use super::{
     NodeError,
@@ -11,16 +12,17 @@ use super::{
     health::ReplicaHealth,
     ingest::{Joined, Shards, spawn},
     running::{Journals, Node},
-    serve::{BLOCK_CACHE, RETENTION_EVERY},
+    serve::RETENTION_EVERY,
     settings,
 };
 use crate::{
     config::Config,
+    edge::limits,
     journal::{
         Disk, DiskSpace,
         jetstream::{Home, Replica, Settings, monitoring},
     },
-    log::{LocalLog, StoreMemory},
+    log::LocalLog,
     members::HeldShard,
     model::{Shard, UnixMillis},
 };
@@ -65,7 +67,8 @@ fn follow(
         Box::new(move || DiskSpace::of(&dir))
     };
     let disk = Disk::new(probe, config.journal.disk_high_water_percent, shards.len());
-    let memory = StoreMemory::new(BLOCK_CACHE);
+    let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
+    let memory = settings::store_memory(files, shards.len());
     let (mut held, mut journals) = (Vec::new(), Journals::default());
     for shard in shards {
         let rank = placement.rank(shard, ordinal).unwrap_or_default();
@@ -106,6 +109,19 @@ fn follow(
     Ok((Ok(held), journals))
 }
 
+/// Warns of NATS servers that acknowledge what a loss of power takes away, once at start: they do not tell their clients.
+async fn advise(monitor_urls: Vec<String>) {
+    if monitor_urls.is_empty() {
+        warn!(
+            "whether the NATS servers sync what they acknowledge is not known: see to `sync_interval: always` there, and name their monitoring \
+             addresses in `jetstream.monitor_urls`"
+        );
+    }
+    monitoring::advise(monitor_urls).await;
+    // What runs in the background does not end by itself.
+    std::future::pending::<()>().await;
+}
+
 fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -> Result<Node, NodeError> {
     let members = joined.members({
         let (held, draining) = (held.clone(), joined.draining.clone());
@@ -125,11 +141,7 @@ fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -
     });
     let members = Arc::new(members);
     let mut background = JoinSet::new();
-    let monitoring = config.jetstream.monitoring.clone();
-    background.spawn(async move {
-        monitoring::advise(monitoring).await;
-        std::future::pending::<()>().await;
-    });
+    background.spawn(advise(config.jetstream.monitor_urls.clone()));
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), joined.layout));
     for held in &held {

@@ -54,6 +54,8 @@ pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node
 }
 
 async fn open(config: &Config) -> Result<Arc<Store>, NodeError> {
+    // A store opens files from its beginning on.
+    limits::raise_file_limit().map_err(NodeError::Runtime)?;
     let dir = config.data.dir.clone();
     let opening = spawn_blocking(move || Store::open(&dir, Layout::EMBEDDED, SHARD, BLOCK_CACHE));
     let opened = opening.await.map_err(|panic| NodeError::Runtime(panic.into()))?;

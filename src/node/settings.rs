@@ -2,16 +2,18 @@
 
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
-use super::NodeError;
+use super::{NodeError, serve::BLOCK_CACHE};
 use crate::{
     config::{Config, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
-    log::{RemoteSettings, Retention},
+    log::{RemoteSettings, Retention, StoreMemory},
     model::Origin,
 };
 
+/// Files that a node has open beside connections and stores: sockets, logs and what a library needs for a moment.
+const OTHER_FILES: usize = 128;
 /// What another node may take beyond the time that it tries an append itself.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,15 @@ pub(super) fn server(config: &Config, files: Option<u64>) -> ServerSettings {
         drain_window: config.drain.window,
         ..ServerSettings::default()
     }
+}
+
+/// The memory of so many stores, and the files that a limit leaves them beside publishers, other nodes and the rest.
+pub(super) fn store_memory(files: Option<u64>, stores: usize) -> StoreMemory {
+    let files = files
+        .and_then(|files| usize::try_from(files).ok())
+        .unwrap_or(usize::MAX);
+    let left = files.saturating_sub(publishers(u64::try_from(files).ok()) + OTHER_FILES);
+    StoreMemory::new(BLOCK_CACHE).with_files(left, stores)
 }
 
 /// How many connections publishers may have of a limit on open files.

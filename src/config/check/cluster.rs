@@ -119,16 +119,16 @@ fn values(config: &Config, refuse: &mut impl FnMut(&str, String)) {
         );
         refuse("jetstream.max_bytes", problem);
     }
+    if let Some(url) = jetstream.monitor_urls.iter().find(|url| !is_base(url, &["http"])) {
+        refuse(
+            "jetstream.monitor_urls",
+            format!("{url:?} is not where a NATS server tells of itself: http://HOST:8222"),
+        );
+    }
     if jetstream.patience > jetstream.duplicate_window / 2 {
         refuse(
             "jetstream.patience",
             "must be at most half of `jetstream.duplicate_window`: what is tried again has to be recognised".to_owned(),
-        );
-    }
-    if !jetstream.monitoring.iter().all(|url| is_base(url, &["http"])) {
-        refuse(
-            "jetstream.monitoring",
-            "is not a list of URLs such as http://127.0.0.1:8222".to_owned(),
         );
     }
     if config.journal.kind == JournalKind::Jetstream && config.journal.key_window < jetstream.duplicate_window {

@@ -33,6 +33,7 @@ pub async fn advise(urls: Vec<String>) {
 }
 
 async fn advise_of(url: &str) {
+    let mut told = false;
     loop {
         match ask(url).await {
             Ok(Sync::Always) => tracing::info!(server = url, "the NATS server syncs before it acknowledges"),
@@ -44,7 +45,9 @@ async fn advise_of(url: &str) {
             Ok(Sync::Never) => tracing::warn!(server = url, "the NATS server has no JetStream"),
             Err(error @ MonitoringError::Url { .. }) => tracing::warn!(%error),
             Err(error) => {
-                tracing::warn!(%error, "whether the NATS server syncs what it acknowledges is not known yet");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "whether the NATS server syncs what it acknowledges is not known yet, it is asked again");
+                }
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }

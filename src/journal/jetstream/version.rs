@@ -47,10 +47,6 @@ pub(super) fn advise(version: &str) {
         if let Some(warning) = warning(version) {
             tracing::warn!(version, "{warning}");
         }
-        tracing::info!(
-            version,
-            "a client of NATS is not told its `sync_interval`: without `sync_interval: always` on all servers, what was acknowledged may be lost when several lose power at once"
-        );
     });
 }
 
