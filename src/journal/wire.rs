@@ -1,6 +1,9 @@
 //! What goes over the wire between a node and one that holds a shard.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use tidings_proto::v1::{AppendFailure, AppendRequest, Appended, append_failure::Disk, appended::Placed as WirePlaced};
 
@@ -44,6 +47,13 @@ pub(super) fn publish(request: AppendRequest, layout: Layout, now: Instant) -> R
     }
     if topics.is_empty() {
         return Err(Misfit("there is no topic".to_owned()));
+    }
+    // Whoever reads a shard relies on what its publishers' node has checked: what it would leave out may not be acknowledged.
+    if topics.iter().collect::<HashSet<_>>().len() < topics.len() {
+        return Err(Misfit("a topic is there twice".to_owned()));
+    }
+    if request.data.contains('\0') {
+        return Err(Misfit("the data holds a NUL".to_owned()));
     }
     let event_type = some(&request.r#type).map(EventType::parse).transpose();
     let key = some(&request.key).map(PublishKey::parse).transpose();
@@ -195,6 +205,24 @@ mod tests {
     use super::*;
 
     const SHARD: Shard = Shard(5);
+
+    #[test]
+    fn what_no_node_would_send_is_not_taken() {
+        let sent = |topics: &[&str], data: &str| {
+            let request = AppendRequest {
+                shard: 0,
+                topics: topics.iter().map(ToString::to_string).collect(),
+                data: data.to_owned(),
+                ..AppendRequest::default()
+            };
+            publish(request, Layout::EMBEDDED, Instant::now()).is_ok()
+        };
+        assert!(sent(&["a", "b"], "x"));
+        assert!(!sent(&[], "x"));
+        assert!(!sent(&["a", "b", "a"], "x"));
+        assert!(!sent(&["a b"], "x"));
+        assert!(!sent(&["a"], "x\0"));
+    }
 
     #[test]
     fn every_error_is_the_same_on_the_other_node() {

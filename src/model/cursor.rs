@@ -73,8 +73,9 @@ impl Position {
 }
 
 impl Cursor {
-    /// The longest text that is looked at, in bytes. Those issued are far shorter: as a rule under 128.
-    pub const MAX_BYTES: usize = 2_048;
+    /// The longest text that is looked at, in bytes. Those issued are far shorter: as a rule under 128. But one who follows a thousand topics of
+    /// as many slots may be ahead of the watermark in each, and what is issued has to be taken back.
+    pub const MAX_BYTES: usize = 65_536;
 
     const VERSION: &'static str = "1";
 
@@ -279,6 +280,21 @@ mod tests {
             assert_eq!(cursor.to_string(), text);
             assert_eq!(Cursor::parse(text), Ok(cursor));
         }
+    }
+
+    #[test]
+    fn the_longest_that_can_be_issued_is_read() {
+        // A thousand topics and an inbox, in as many slots, of as many shards.
+        let mut cursor = Cursor::new();
+        for number in 0..1_001_u16 {
+            let watermark = u64::MAX / 36;
+            let mut position = Position::at(Epoch(u32::MAX), Seq(watermark));
+            position.advance_slot(Slot(60_000 + u32::from(number)), Seq(watermark + (1 << 40)));
+            cursor.set(Shard(60_000 + number), position);
+        }
+        let text = cursor.to_string();
+        assert!(text.len() > 32_768, "{}", text.len());
+        assert_eq!(Cursor::parse(&text), Ok(cursor));
     }
 
     #[test]

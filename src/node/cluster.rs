@@ -105,13 +105,20 @@ impl Heard {
     /// Why the node is not ready yet, if it is not.
     pub(super) fn why_not(&self) -> Option<String> {
         let heard = self.0.load(Ordering::Relaxed);
-        (!heard).then(|| "the node has not heard the others yet: see whether it reaches NATS (`nats.urls`)".to_owned())
+        (!heard).then(|| {
+            "the node has not heard the others yet: see whether it reaches NATS (`nats.urls`), and whether its log names nodes of another layout"
+                .to_owned()
+        })
     }
 
-    /// Waits until somebody is known to hold each shard, or until everybody has had the time to be heard.
+    /// Waits until somebody is known to hold each shard, or until everybody has had the time to be heard. Who hears only nodes of another layout
+    /// has not heard its cluster: its streams would wait for ever.
     pub(super) async fn listen(self, mut view: watch::Receiver<Arc<View>>, layout: Layout) {
-        let has_heard =
-            |view: &Arc<View>| view.is_settled() || (0..layout.shards()).all(|shard| !view.holders(shard).is_empty());
+        let is_held = |view: &View, shard: u16| !view.holders(shard).is_empty();
+        let has_heard = |view: &Arc<View>| {
+            let is_stray = || !view.strangers().is_empty() && !(0..layout.shards()).any(|shard| is_held(view, shard));
+            (0..layout.shards()).all(|shard| is_held(view, shard)) || (view.is_settled() && !is_stray())
+        };
         if view.wait_for(has_heard).await.is_ok() {
             self.0.store(true, Ordering::Relaxed);
         }

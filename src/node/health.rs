@@ -178,6 +178,7 @@ const LAG: Duration = Duration::from_secs(10);
 /// The health of an ingest node that keeps replicas of streams.
 pub(super) struct ReplicaHealth {
     pub(super) held: Vec<Held>,
+    pub(super) claims: watch::Receiver<Claims>,
     pub(super) holders: watch::Receiver<Arc<Holders>>,
     pub(super) me: String,
     pub(super) heard: Heard,
@@ -189,7 +190,11 @@ impl ReplicaHealth {
     /// Publishing needs one node for each shard, not this one.
     fn publishing(&self) -> Option<String> {
         let holders = Arc::clone(&self.holders.borrow());
+        let claims = self.claims.borrow().clone();
         let of_shard = |held: &Held| {
+            if let Some(why) = claims.of(held.shard) {
+                return Some(format!("shard {}: {why}", held.shard));
+            }
             let others = holders.of(held.shard).iter().filter(|holder| holder.node != self.me);
             let why_not = held.replica.ready().err()?;
             let is_elsewhere = others.into_iter().any(|holder| holder.writable);

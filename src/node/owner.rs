@@ -149,7 +149,14 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
         let members = members.clone();
         move || members.tell()
     };
-    background.spawn(watch_claims(members.view(), me.clone(), shards, claims, changed));
+    background.spawn(watch_claims(
+        Claims::of_owner,
+        members.view(),
+        me.clone(),
+        shards,
+        claims,
+        changed,
+    ));
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), joined.layout));
     let claimable = |owned: &Owned| {

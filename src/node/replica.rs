@@ -1,13 +1,14 @@
 //! An ingest node whose journal is `jetstream`: the streams are the truth, and it keeps a replica of each that is placed on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tidings_cluster::Placement;
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tracing::warn;
 
 use super::{
     NodeError,
+    claims::{Claimable, Claims, watch_claims},
     cluster::Heard,
     health::ReplicaHealth,
     ingest::{Joined, Shards, spawn},
@@ -123,16 +124,19 @@ async fn advise(monitor_urls: Vec<String>) {
 }
 
 fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -> Result<Node, NodeError> {
+    let me = joined.me.node.clone();
+    let (claims, claimed) = watch::channel(Claims::default());
     let members = joined.members({
-        let (held, draining) = (held.clone(), joined.draining.clone());
+        let (held, claimed, draining) = (held.clone(), claimed.clone(), joined.draining.clone());
         move || {
+            let claims = claimed.borrow();
             let told = |held: &Held| {
                 let heads = held.replica.store()?.heads();
                 Some(HeldShard {
                     shard: held.shard.0,
                     epoch: heads.epoch.0,
                     last: heads.last.0,
-                    writable: held.replica.ready().is_ok() && !draining.is_cancelled(),
+                    writable: held.replica.ready().is_ok() && !claims.has(held.shard) && !draining.is_cancelled(),
                     rank: held.rank,
                 })
             };
@@ -144,6 +148,19 @@ fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -
     background.spawn(advise(config.jetstream.monitor_urls.clone()));
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), joined.layout));
+    let changed = {
+        let members = members.clone();
+        move || members.tell()
+    };
+    let shards: BTreeSet<Shard> = held.iter().map(|held| held.shard).collect();
+    background.spawn(watch_claims(
+        Claims::of_holder,
+        members.view(),
+        me.clone(),
+        shards,
+        claims,
+        changed,
+    ));
     for held in &held {
         // Others are to know at once when it takes events, or does not any more.
         let (replica, members) = (held.replica.clone(), members.clone());
@@ -158,11 +175,17 @@ fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -
             std::future::pending::<()>().await;
         });
     }
+    let claimable = |held: &Held| {
+        let journal = Claimable {
+            shard: held.shard,
+            node: me.clone(),
+            journal: held.replica.clone(),
+            claims: claimed.clone(),
+        };
+        (held.shard, Arc::new(journal) as _)
+    };
     let shards = Shards {
-        held: held
-            .iter()
-            .map(|held| (held.shard, held.replica.clone() as _))
-            .collect(),
+        held: held.iter().map(claimable).collect(),
         log,
         journals: Journals {
             replicas: held.iter().map(|held| held.replica.clone()).collect(),
@@ -172,6 +195,7 @@ fn build(config: &Config, held: Vec<Held>, log: Arc<LocalLog>, joined: Joined) -
     };
     let health = ReplicaHealth {
         held,
+        claims: claimed.clone(),
         holders: members.holders(),
         me: joined.me.node.clone(),
         heard,

@@ -118,7 +118,9 @@ impl Hub {
     pub fn attach(&mut self, follow: Follow, outlet: Box<dyn Outlet>) -> FollowerId {
         let catch_up = match follow.start {
             Start::Now => CatchUp::after(Cursor::new()),
-            Start::After(cursor) if self.could_issue(&cursor) => CatchUp::after(cursor),
+            Start::After(cursor) if self.could_issue(&cursor) && self.tells_of_any(&cursor, &follow.topics) => {
+                CatchUp::after(cursor)
+            }
             Start::After(_) | Start::Unknown => CatchUp::with_gap(GapReason::Unknown),
             Start::Since(time) => CatchUp::since(time),
             Start::Earliest => CatchUp::since(UnixMillis(0)),
@@ -152,6 +154,15 @@ impl Hub {
                 && position
                     .ahead()
                     .all(|(slot, _)| slot.0 < self.layout.slots() && self.layout.shard(slot.0) == shard.0)
+        })
+    }
+
+    /// Whether a cursor tells of a shard of these topics. One issued to a follower of them does, so this one is of other topics, or of another
+    /// layout: it would begin now in each shard, without a word.
+    fn tells_of_any(&self, cursor: &Cursor, topics: &[Topic]) -> bool {
+        topics.iter().any(|topic| {
+            let shard = self.layout.shard(self.layout.slot(topic.as_str()));
+            cursor.get(Shard(shard)).is_some()
         })
     }
 

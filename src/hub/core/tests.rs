@@ -231,3 +231,35 @@ fn a_cursor_of_another_layout_is_told_that_it_is_unknown() {
         assert_eq!(*recorder.0.borrow(), told, "{text}");
     }
 }
+
+#[test]
+fn a_cursor_that_tells_of_none_of_the_shards_is_unknown() {
+    let layout = Layout::new(1_024, 8).expect("valid");
+    let shard_of = |topic: &str| layout.shard(layout.slot(topic));
+    let other = (0..8).find(|shard| *shard != shard_of("a")).expect("one of eight");
+    let cursor = |shards: &[u16]| {
+        let mut cursor = Cursor::new();
+        for shard in shards {
+            cursor.set(Shard(*shard), crate::model::Position::at(EPOCH, Seq(3)));
+        }
+        cursor
+    };
+    for (cursor, is_known) in [
+        (cursor(&[shard_of("a")]), true),
+        (cursor(&[shard_of("a"), other]), true),
+        (cursor(&[other]), false),
+    ] {
+        let mut hub = Hub::new(layout, HubSettings::default());
+        let recorder = Recorder::default();
+        let follow = Follow {
+            topics: vec![Topic::parse("a").expect("valid")],
+            start: Start::After(cursor.clone()),
+        };
+        let id = hub.attach(follow, Box::new(recorder));
+        let session = &hub.followers.get(id).expect("attached").session;
+        let Session::CatchingUp(catch_up) = session else {
+            panic!("{session:?}");
+        };
+        assert_eq!(catch_up.gap().is_none(), is_known, "{cursor}");
+    }
+}
