@@ -166,9 +166,5 @@ fn put(question: &Question) -> HolderQuestion {
             request: Arc::new(request.clone()),
             live: matches!(question, Question::Fill(_)),
         },
-        Question::Fill(request) => HolderQuestion::Replay {
-            request: Arc::new(request.clone()),
-            live: true,
-        },
     }
 }
