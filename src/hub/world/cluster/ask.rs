@@ -162,9 +162,9 @@ fn put(question: &Question) -> HolderQuestion {
     match question {
         Question::Heads(shard) => HolderQuestion::Heads(*shard),
         Question::Locate(shard, time) => HolderQuestion::Locate(*shard, *time),
-        Question::Replay(request) => HolderQuestion::Replay {
+        Question::Replay(request) | Question::Fill(request) => HolderQuestion::Replay {
             request: Arc::new(request.clone()),
-            live: false,
+            live: matches!(question, Question::Fill(_)),
         },
     }
 }
