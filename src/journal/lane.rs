@@ -50,6 +50,11 @@ impl Lane {
         self.placing.is_none() && self.ended.is_none()
     }
 
+    /// Whether there is something to wait for: an answer, or the word that there will be no more.
+    pub(super) fn has_more(&self) -> bool {
+        self.under_way() > 0 || self.ended.is_some()
+    }
+
     /// Begins an append. Only while it [is free](Self::is_free).
     pub(super) fn begin(&mut self, publish: Publish) {
         debug_assert!(self.is_free(), "one at a time");
@@ -59,7 +64,8 @@ impl Lane {
         self.poll_placing(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// The next answer, or `None` once the next append may begin. While nothing is under way it waits for ever; cancelling loses nothing.
+    /// The next answer, or `None` once the next append may begin. While it [has no more](Self::has_more) it waits for ever; cancelling loses
+    /// nothing.
     pub(super) async fn next(&mut self) -> Option<Answer> {
         poll_fn(|cx| {
             let was_free = self.is_free();

@@ -105,7 +105,7 @@ impl Call {
                 && self.bytes < IN_FLIGHT_BYTES;
             tokio::select! {
                 biased;
-                answer = next_answer(self.lane.as_mut()), if under_way > 0 => match answer {
+                answer = next_answer(self.lane.as_mut()), if self.lane.as_ref().is_some_and(|(_, lane)| lane.has_more()) => match answer {
                     Some(Answer::Outcome(outcome)) => {
                         self.bytes -= self.under_way.pop_front().unwrap_or_default();
                         return Some(self.answer(outcome));

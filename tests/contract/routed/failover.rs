@@ -354,6 +354,29 @@ async fn what_this_node_may_not_take_goes_to_another() {
 }
 
 #[tokio::test]
+async fn what_another_node_refuses_before_it_has_a_place_goes_to_the_next() {
+    let not_held = AppendError::Unavailable {
+        shard: SHARD,
+        cause: Unavailable::NotHeld {
+            node: "first".to_owned(),
+        },
+    };
+    let refusing: Arc<dyn Journal> = Arc::new(Refusing(not_held.clone()));
+    let first = Owner::start("first", one_shard(), [(SHARD, refusing)].into()).await;
+    let journal = Memory::new();
+    let second = owner("second", &journal).await;
+    let known = holders([(SHARD, vec![first.holder(), second.holder()])]);
+    append(&routed(&known, patient()), publish(&["a"], "x"))
+        .await
+        .expect("durable");
+    assert_eq!(journal.data(), ["x"]);
+    // With nobody else its reason is given, and nothing is unknown: it had no place.
+    let alone = holders([(SHARD, vec![first.holder()])]);
+    let refused = append(&routed(&alone, impatient()), publish(&["a"], "x")).await;
+    assert_eq!(refused, Err(not_held));
+}
+
+#[tokio::test]
 async fn what_this_node_refuses_too_late_is_answered_and_what_follows_goes_to_another() {
     let journal = Memory::new();
     let other = owner("other", &journal).await;
