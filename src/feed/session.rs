@@ -54,6 +54,9 @@ pub struct CatchUp {
 pub enum Step {
     /// Wait until this slot is settled.
     Wait(Slot),
+    /// Wait until any of these slots is settled, or passes something on: either it has yet to begin in them, or it is level but for shards whose
+    /// log cannot be read.
+    Watch(Vec<Slot>),
     /// Tell the follower of a gap, then call [`CatchUp::told`].
     Tell(GapReason),
     /// Ask the log where a time stands, then call [`CatchUp::begin`].
@@ -116,8 +119,11 @@ impl CatchUp {
         self.cursor.get(shard).map(|position| position.of(slot))
     }
 
-    /// What to do next, for one that follows `slots` (in ascending order, none twice).
-    pub fn step(&mut self, slots: &[Slot], feed: &Feed) -> Step {
+    /// What to do next, for one that follows `slots` (in ascending order, none twice). The log of the `stuck` shards cannot be read, and is being
+    /// asked: they are left out until it answers. Only once it has begun in every shard does it go on in some: a cursor says nothing of
+    /// where to begin in a shard that it does not name.
+    pub fn step(&mut self, slots: &[Slot], feed: &Feed, stuck: &[Shard]) -> Step {
+        let mut unsettled = Vec::new();
         for &slot in slots {
             let shard = feed.shard_of(slot);
             if self.cursor.get(shard).is_some() {
@@ -130,15 +136,20 @@ impl CatchUp {
                         self.cursor.set(shard, position);
                         self.confirmed.push(shard);
                     }
-                    Err(unsettled) => return Step::Wait(unsettled),
+                    // Where it begins in the others is settled now, and not when the last of them is there.
+                    Err(slot) => unsettled.push(slot),
                 },
             }
+        }
+        if !unsettled.is_empty() {
+            return Step::Watch(unsettled);
         }
         if let Some(reason) = self.gap {
             return Step::Tell(reason);
         }
         let mut unsettled = None;
-        for &slot in slots {
+        let is_stuck = |slot: &Slot| stuck.contains(&feed.shard_of(*slot));
+        for &slot in slots.iter().filter(|slot| !is_stuck(slot)) {
             let shard = feed.shard_of(slot);
             let Some(position) = self.cursor.get(shard) else {
                 continue;
@@ -155,8 +166,9 @@ impl CatchUp {
             }
         }
         match unsettled {
-            Some(slot) => Step::Wait(slot),
-            None => Step::Join(self.join(slots, feed)),
+            Some(slot) if stuck.is_empty() => Step::Wait(slot),
+            None if stuck.is_empty() => Step::Join(self.join(slots, feed)),
+            _ => Step::Watch(slots.iter().copied().filter(|slot| !is_stuck(slot)).collect()),
         }
     }
 

@@ -8,11 +8,11 @@ use smallvec::SmallVec;
 use super::{Outlet, Ticket};
 use crate::{
     feed::Session,
-    model::{Layout, Slot, Topic},
+    model::{Layout, Shard, Slot, Topic},
 };
 
 /// One follower of one hub. Never used again for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FollowerId {
     index: u32,
     generation: u32,
@@ -29,11 +29,18 @@ pub(super) struct Follower {
     pub(super) blocked: bool,
     /// The question of its that is out.
     pub(super) asking: Option<Ticket>,
+    /// The shards whose log could not be read for it, each with the question that is out again: it goes on without them.
+    pub(super) stuck: Vec<(Shard, Ticket)>,
     /// It has been told that it is level.
     pub(super) told_level: bool,
 }
 
 impl Follower {
+    /// The shards that it goes on without.
+    pub(super) fn stuck_shards(&self) -> SmallVec<[Shard; 4]> {
+        self.stuck.iter().map(|&(shard, _)| shard).collect()
+    }
+
     pub(super) const fn is_live(&self) -> bool {
         matches!(self.session, Session::Live(_))
     }
@@ -103,6 +110,7 @@ impl Followers {
             topics: places.into(),
             blocked: false,
             asking: None,
+            stuck: Vec::new(),
             told_level: false,
         });
         id

@@ -2,6 +2,8 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
+use smallvec::SmallVec;
+
 use super::{Asked, Asker, Hub};
 use crate::{
     feed::{CatchUp, Joined, Session, Step},
@@ -11,10 +13,9 @@ use crate::{
 };
 
 impl Hub {
-    /// The state of a follower whose question has been answered.
-    pub(super) fn answered(&mut self, id: FollowerId) -> Option<&mut CatchUp> {
+    /// The state of a follower that catches up.
+    pub(super) fn catching_up(&mut self, id: FollowerId) -> Option<&mut CatchUp> {
         let follower = self.followers.get_mut(id)?;
-        follower.asking = None;
         match &mut follower.session {
             Session::CatchingUp(catch_up) => Some(catch_up),
             Session::Live(_) => None,
@@ -34,12 +35,19 @@ impl Hub {
             if follower.blocked || follower.asking.is_some() {
                 return;
             }
+            let stuck = follower.stuck_shards();
             let Session::CatchingUp(catch_up) = &mut follower.session else {
                 return;
             };
-            match catch_up.step(&slots, &self.feed) {
+            match catch_up.step(&slots, &self.feed, &stuck) {
                 Step::Wait(slot) => {
                     self.waiting.entry(slot).or_default().push(id);
+                    return;
+                }
+                Step::Watch(slots) => {
+                    for slot in slots {
+                        self.watching.entry(slot).or_default().insert(id);
+                    }
                     return;
                 }
                 Step::Tell(reason) => {
@@ -113,7 +121,15 @@ impl Hub {
     }
 
     pub(super) fn replayed(&mut self, id: FollowerId, shard: Shard, replay: &Replay, asked: &Asked) {
-        let Some(catch_up) = self.answered(id) else { return };
+        if self.followers.get(id).is_none_or(|follower| follower.blocked) {
+            // It was asked for when there was room. When there is again, it is read anew.
+            return;
+        }
+        let Some(catch_up) = self.catching_up(id) else { return };
+        if catch_up.gap().is_some() {
+            // Another shard's answer came before it: nothing may pass the gap that is yet to be told of. It is read anew after that.
+            return self.step(id);
+        }
         match replay {
             Replay::Page(page) => {
                 catch_up.adopt(shard, page.epoch);
@@ -121,7 +137,7 @@ impl Hub {
                 if self.offer_page(id, shard, page).is_break() {
                     return;
                 }
-                let idle = page.events.is_empty() && self.answered(id).is_some_and(|now| *now.cursor() == before);
+                let idle = page.events.is_empty() && self.catching_up(id).is_some_and(|now| *now.cursor() == before);
                 self.compare_epoch(shard, page.epoch);
                 let attempt = asked.attempt.saturating_add(1);
                 if idle && self.reads_again(id, shard, attempt) {
@@ -155,14 +171,17 @@ impl Hub {
         let Some(follower) = self.followers.get_mut(id) else {
             return true;
         };
+        let stuck = follower.stuck_shards();
         let Session::CatchingUp(catch_up) = &mut follower.session else {
             return true;
         };
-        let again = match catch_up.step(&slots, &self.feed) {
+        let again = match catch_up.step(&slots, &self.feed, &stuck) {
             Step::Read(same, epoch) if same == shard => epoch,
             _ => return false,
         };
         self.read(id, shard, again, attempt);
+        // The other shards do not wait for it.
+        self.step(id);
         true
     }
 
@@ -172,7 +191,7 @@ impl Hub {
             let Some(seq) = event.seq else { continue };
             self.offer_next(id, event, |catch_up| catch_up.advance(shard, seq))?;
         }
-        if let Some(catch_up) = self.answered(id) {
+        if let Some(catch_up) = self.catching_up(id) {
             catch_up.advance(shard, page.up_to);
         }
         ControlFlow::Continue(())
@@ -206,7 +225,7 @@ impl Hub {
         ControlFlow::Break(())
     }
 
-    /// Brings a follower level from memory, if the tails of all its slots reach back to where it is. Breaks if it can take no more now.
+    /// Brings a follower level from memory, but for shards that are stuck, if the tails of all its slots reach back to where it is. Breaks if it can take no more now.
     pub(super) fn catch_up_from_tails(&mut self, id: FollowerId, slots: &[Slot]) -> ControlFlow<()> {
         let Some(follower) = self.followers.get(id) else {
             return ControlFlow::Break(());
@@ -220,8 +239,14 @@ impl Hub {
         if catch_up.gap().is_some() {
             return ControlFlow::Continue(());
         }
+        let stuck = follower.stuck_shards();
+        let readable: SmallVec<[Slot; 8]> = slots
+            .iter()
+            .copied()
+            .filter(|slot| !stuck.contains(&self.feed.shard_of(*slot)))
+            .collect();
         let mut events = Vec::new();
-        for &slot in slots {
+        for &slot in &readable {
             let shard = self.feed.shard_of(slot);
             let at = catch_up
                 .cursor()
@@ -246,7 +271,7 @@ impl Hub {
             self.offer_next(id, event, |catch_up| catch_up.advance_slot(*shard, *slot, *seq, slots))?;
         }
         if let Some(Session::CatchingUp(catch_up)) = self.followers.get_mut(id).map(|follower| &mut follower.session) {
-            for &slot in slots {
+            for &slot in &readable {
                 let shard = self.feed.shard_of(slot);
                 let passed = self.feed.slot(slot).map_or(Seq::ZERO, |view| view.passed);
                 catch_up.advance_slot(shard, slot, passed, slots);

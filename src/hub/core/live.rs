@@ -155,5 +155,6 @@ impl Hub {
         for id in self.waiting.remove(&slot).unwrap_or_default() {
             self.step(id);
         }
+        self.wake(slot);
     }
 }

@@ -5,7 +5,9 @@ mod live;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+
+use smallvec::SmallVec;
 
 use super::{
     Answer, Effect, Follow, FollowerId, Outlet, Question, Start, Ticket,
@@ -60,6 +62,8 @@ pub struct Hub {
     slots: HashMap<Slot, SlotUse>,
     /// Followers that wait for a slot to be settled.
     waiting: HashMap<Slot, Vec<FollowerId>>,
+    /// Followers that are level but for shards whose log cannot be read: they want to know of everything that passes.
+    watching: HashMap<Slot, BTreeSet<FollowerId>>,
     questions: HashMap<Ticket, Asked>,
     /// The question by which each slot is being filled. Answers to older ones are stale.
     fills: HashMap<Slot, Ticket>,
@@ -102,6 +106,7 @@ impl Hub {
             }),
             slots: HashMap::new(),
             waiting: HashMap::new(),
+            watching: HashMap::new(),
             questions: HashMap::new(),
             fills: HashMap::new(),
             next_ticket: 0,
@@ -168,7 +173,18 @@ impl Hub {
 
     /// Lets a follower go. One that is gone already is no mistake.
     pub fn detach(&mut self, id: FollowerId) {
-        if let Some(ticket) = self.followers.get(id).and_then(|follower| follower.asking) {
+        let asked: SmallVec<[Ticket; 4]> = self
+            .followers
+            .get(id)
+            .into_iter()
+            .flat_map(|follower| {
+                follower
+                    .asking
+                    .into_iter()
+                    .chain(follower.stuck.iter().map(|(_, ticket)| *ticket))
+            })
+            .collect();
+        for ticket in asked {
             self.questions.remove(&ticket);
             self.effects.push(Effect::Forget(ticket));
         }
@@ -194,12 +210,16 @@ impl Hub {
             self.slots.remove(&slot);
             self.tails.remove(slot);
             self.waiting.remove(&slot);
+            self.watching.remove(&slot);
             self.fills.remove(&slot);
             self.feed.unfollow(slot);
             self.effects.push(Effect::Unfollow(slot));
         }
         for waiting in self.waiting.values_mut() {
             waiting.retain(|&id| self.followers.get(id).is_some());
+        }
+        for watching in self.watching.values_mut() {
+            watching.retain(|&id| self.followers.get(id).is_some());
         }
     }
 
@@ -233,14 +253,19 @@ impl Hub {
         {
             return;
         }
-        if let Asker::Follower(id, _) = asked.asker
-            && self.followers.get(id).is_none()
-        {
-            return;
+        if let Asker::Follower(id, _) = asked.asker {
+            let Some(follower) = self.followers.get_mut(id) else {
+                return;
+            };
+            follower.asking.take_if(|out| *out == ticket);
+            follower.stuck.retain(|(_, out)| *out != ticket);
         }
         match (asked.asker, answer) {
             (asker, Answer::Failed(_)) => {
                 self.ask(asker, asked.question, asked.attempt.saturating_add(1));
+                if let Asker::Follower(id, _) = asker {
+                    self.step(id);
+                }
             }
             (Asker::Feed, Answer::Heads(heads)) => {
                 let forked = if self.feed.forks(heads) {
@@ -255,7 +280,7 @@ impl Hub {
             }
             (Asker::Fill(slot), Answer::Replay(replay)) => self.filled(slot, replay, &asked),
             (Asker::Follower(id, shard), Answer::Located(located)) => {
-                if let Some(catch_up) = self.answered(id) {
+                if let Some(catch_up) = self.catching_up(id) {
                     catch_up.begin(shard, located.epoch, located.after);
                 }
                 self.step(id);
@@ -273,9 +298,14 @@ impl Hub {
             Asker::Fill(slot) => {
                 self.fills.insert(slot, ticket);
             }
-            Asker::Follower(id, _) => {
+            Asker::Follower(id, shard) => {
                 if let Some(follower) = self.followers.get_mut(id) {
-                    follower.asking = Some(ticket);
+                    // What was read in vain does not hold up what can be read.
+                    if attempt > 0 && matches!(question, Question::Replay(_)) {
+                        follower.stuck.push((shard, ticket));
+                    } else {
+                        follower.asking = Some(ticket);
+                    }
                 }
             }
         }
@@ -295,15 +325,32 @@ impl Hub {
     }
 
     fn carry_out(&mut self, outputs: Vec<Output>) {
+        let mut passed_in: SmallVec<[Slot; 4]> = SmallVec::new();
         for output in outputs {
             match output {
-                Output::Pass(passed) => self.pass(&passed),
+                Output::Pass(passed) => {
+                    self.pass(&passed);
+                    if self.watching.contains_key(&passed.slot) && !passed_in.contains(&passed.slot) {
+                        passed_in.push(passed.slot);
+                    }
+                }
                 Output::AskHeads(shard) => {
                     self.ask(Asker::Feed, Question::Heads(shard), 0);
                 }
                 Output::Fill { slot, after, idle } => self.fill(slot, after, idle),
                 Output::Settled(slot) => self.settled(slot),
             }
+        }
+        // Not before: the feed is where the last of them left it.
+        for slot in passed_in {
+            self.wake(slot);
+        }
+    }
+
+    /// Those who want to know of everything that passes in this slot go on.
+    fn wake(&mut self, slot: Slot) {
+        for id in self.watching.remove(&slot).unwrap_or_default() {
+            self.step(id);
         }
     }
 

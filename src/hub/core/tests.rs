@@ -263,3 +263,151 @@ fn a_cursor_that_tells_of_none_of_the_shards_is_unknown() {
         assert_eq!(catch_up.gap().is_none(), is_known, "{cursor}");
     }
 }
+
+/// Two slots, each of a shard of its own, and a topic in each.
+fn two_shards() -> (Layout, [&'static str; 2]) {
+    let layout = Layout::new(2, 2).expect("valid");
+    let of = |slot| {
+        let topics = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        topics
+            .into_iter()
+            .find(|topic| layout.slot(topic) == slot)
+            .expect("one of them")
+    };
+    (layout, [of(0), of(1)])
+}
+
+fn heads_of(shard: u16, last: u64) -> Answer {
+    Answer::Heads(Heads {
+        shard: Shard(shard),
+        epoch: EPOCH,
+        last: Seq(last),
+        floor: Seq(1),
+        slots: Arc::new(HashMap::from([(Slot(shard.into()), Seq(last))])),
+    })
+}
+
+fn announced(shard: u16, topic: &str, prev: u64, seq: u64) -> Notice {
+    Notice::Announcement(Announcement {
+        shard: Shard(shard),
+        epoch: EPOCH,
+        slot: Slot(shard.into()),
+        prev: Seq(prev),
+        seq: Seq(seq),
+        event: event(topic, seq),
+    })
+}
+
+/// The questions that the hub has put since it was last asked, by shard.
+fn questions(hub: &mut Hub) -> Vec<(Shard, Ticket, Question)> {
+    let shard = |question: &Question| match question {
+        Question::Heads(shard) | Question::Locate(shard, _) => *shard,
+        Question::Replay(request) | Question::Fill(request) => request.shard,
+    };
+    let effects = hub.take_effects().into_iter();
+    effects
+        .filter_map(|effect| match effect {
+            Effect::Ask { ticket, question, .. } => Some((shard(&question), ticket, question)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Answers a question from a log that has the events of its topic up to `last`.
+fn answer_from(hub: &mut Hub, ticket: Ticket, question: &Question, last: u64) {
+    let answer = match question {
+        Question::Heads(shard) => heads_of(shard.0, last),
+        Question::Replay(request) | Question::Fill(request) => {
+            let (topic, Seq(after)) = &request.topics[0];
+            let events = (after + 1..=last).map(|seq| event(topic.as_str(), seq));
+            page(events.collect(), last)
+        }
+        Question::Locate(..) => panic!("{question:?}"),
+    };
+    hub.answer(ticket, &answer);
+}
+
+/// Answers whatever the hub asks, until it asks nothing more; but not of the shard that is away, whose questions are returned.
+fn answer_all(hub: &mut Hub, last: [u64; 2], away: Option<Shard>) -> Vec<(Shard, Ticket, Question)> {
+    let mut left = Vec::new();
+    loop {
+        let asked = questions(hub);
+        if asked.is_empty() {
+            return left;
+        }
+        for (shard, ticket, question) in asked {
+            if away == Some(shard) {
+                left.push((shard, ticket, question));
+            } else {
+                answer_from(hub, ticket, &question, last[usize::from(shard.0)]);
+            }
+        }
+    }
+}
+
+fn fail(hub: &mut Hub, questions: Vec<(Shard, Ticket, Question)>) {
+    for (_, ticket, _) in questions {
+        hub.answer(ticket, &Answer::Failed(crate::log::ReadError::failed("away")));
+    }
+}
+
+#[test]
+fn a_shard_that_cannot_be_read_does_not_hold_up_the_others() {
+    let (layout, [a, b]) = two_shards();
+    let mut hub = Hub::new(layout, HubSettings::default());
+    let recorder = Recorder::default();
+    let follow = Follow {
+        topics: [a, b].map(|topic| Topic::parse(topic).expect("valid")).into(),
+        start: Start::After(Cursor::parse("1-1.4-1_1.4").expect("a cursor")),
+    };
+    hub.attach(follow, Box::new(recorder.clone()));
+    let mut expected = Vec::new();
+    let mut away = answer_all(&mut hub, [6, 6], Some(Shard(0)));
+    assert_eq!(*recorder.0.borrow(), expected, "it may be back at once");
+    for round in 0..3 {
+        fail(&mut hub, away);
+        away = answer_all(&mut hub, [6, 6 + round], Some(Shard(0)));
+        if round == 0 {
+            expected.extend([5, 6].map(|seq| format!("{b}{seq}")));
+        }
+        assert_eq!(*recorder.0.borrow(), expected);
+        // It hears what is new there as if it were live.
+        hub.notice(&announced(1, b, 6 + round, 7 + round));
+        expected.push(format!("{b}{}", 7 + round));
+        assert_eq!(*recorder.0.borrow(), expected);
+    }
+    assert_eq!(
+        away.len(),
+        2,
+        "one question for the heads, one of the follower's: {away:?}"
+    );
+    for (_, ticket, question) in away {
+        answer_from(&mut hub, ticket, &question, 6);
+    }
+    assert!(answer_all(&mut hub, [6, 9], None).is_empty());
+    hub.notice(&announced(0, a, 6, 7));
+    hub.notice(&announced(1, b, 9, 10));
+    expected.extend([format!("{a}5"), format!("{a}6"), format!("{a}7"), format!("{b}10")]);
+    assert_eq!(*recorder.0.borrow(), expected);
+}
+
+#[test]
+fn who_begins_now_begins_where_it_came_in_each_shard_that_is_there() {
+    let (layout, [a, b]) = two_shards();
+    let mut hub = Hub::new(layout, HubSettings::default());
+    let recorder = Recorder::default();
+    let follow = Follow {
+        topics: [a, b].map(|topic| Topic::parse(topic).expect("valid")).into(),
+        start: Start::Now,
+    };
+    hub.attach(follow, Box::new(recorder.clone()));
+    let away = answer_all(&mut hub, [6, 6], Some(Shard(0)));
+    hub.notice(&announced(1, b, 6, 7));
+    // No cursor could say yet where it begins in the other shard.
+    assert!(recorder.0.borrow().is_empty());
+    for (_, ticket, _) in away {
+        hub.answer(ticket, &heads_of(0, 6));
+    }
+    assert!(answer_all(&mut hub, [6, 7], None).is_empty());
+    assert_eq!(*recorder.0.borrow(), [format!("{b}7")]);
+}
