@@ -263,3 +263,42 @@ fn a_cursor_that_tells_of_none_of_the_shards_is_unknown() {
         assert_eq!(catch_up.gap().is_none(), is_known, "{cursor}");
     }
 }
+
+#[test]
+fn who_is_ahead_of_the_log_is_not_level_until_the_log_knows_its_position() {
+    for is_lost in [false, true] {
+        let mut hub = Hub::new(Layout::EMBEDDED, HubSettings::default());
+        let (_, _) = attach(&mut hub, "a");
+        let ticket = asked(&mut hub);
+        hub.answer(ticket, &heads(5));
+        let recorder = Recorder::default();
+        let mut cursor = Cursor::new();
+        cursor.set(Shard(0), crate::model::Position::at(EPOCH, Seq(25)));
+        hub.attach(
+            Follow {
+                topics: vec![Topic::parse("a").expect("valid")],
+                start: Start::After(cursor),
+            },
+            Box::new(recorder.clone()),
+        );
+        for attempt in 0..3 {
+            let ticket = asked(&mut hub);
+            assert_eq!(hub.questions[&ticket].attempt, attempt);
+            hub.answer(ticket, &page(Vec::new(), 5));
+        }
+        let ticket = asked(&mut hub);
+        if is_lost {
+            let forked = Answer::Replay(Replay::Forked {
+                epoch: EPOCH,
+                last: Seq(5),
+            });
+            hub.answer(ticket, &forked);
+            hub.notice(&announcement("a", 5, 6));
+            assert_eq!(*recorder.0.borrow(), ["forked", "a6"]);
+        } else {
+            hub.answer(ticket, &page(Vec::new(), 25));
+            assert!(hub.take_effects().is_empty());
+            assert!(recorder.0.borrow().is_empty());
+        }
+    }
+}
