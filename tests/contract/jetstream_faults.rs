@@ -587,15 +587,13 @@ async fn a_stream_that_is_edited_under_a_holder_is_noticed() {
     append_all(&holder, &["a"], 0..3).await;
     heads(&holder).await;
     let right = stream(&nats).await.cached_info().config.clone();
-    let without_republish = |config: &mut stream::Config| config.republish = None;
-    let dropping = |config: &mut stream::Config| config.discard = stream::DiscardPolicy::Old;
-    let edits: [(&str, fn(&mut stream::Config)); 3] = [
-        ("`republish` is none", without_republish),
-        ("`discard` is Old", dropping),
-        ("`republish` is none", without_republish),
-    ];
-    for (number, (words, wrong)) in (3..).zip(edits) {
-        edit(&nats, wrong).await;
+    let edits = ["`republish` is none", "`discard` is Old", "`republish` is none"];
+    for (number, words) in (3..).zip(edits) {
+        edit(&nats, |config| match words {
+            "`discard` is Old" => config.discard = stream::DiscardPolicy::Old,
+            _ => config.republish = None,
+        })
+        .await;
         let status = holder
             .wait("unusable", |status| matches!(status.state, State::Unusable { .. }))
             .await;
