@@ -215,10 +215,15 @@ impl CatchUp {
 
     /// The log knows its position in this shard as one of an earlier epoch that led up to this one.
     pub fn adopt(&mut self, shard: Shard, epoch: Epoch) {
+        self.rebase(shard, epoch);
+        self.confirm(shard);
+    }
+
+    /// Its position in this shard is as good in this epoch, which the earlier one led up to; the log has yet to come to it.
+    pub fn rebase(&mut self, shard: Shard, epoch: Epoch) {
         if let Some(position) = self.cursor.get_mut(shard) {
             position.epoch = epoch;
         }
-        self.confirm(shard);
     }
 
     /// Its position belongs to another history than the log's, which has come to `last`: it goes on from there, and is told. Where the feed

@@ -1,6 +1,7 @@
 //! The log: what was published, keyed by topic and sequence, for replay.
 
 mod batch;
+mod doubts;
 mod format;
 mod history;
 mod keys;

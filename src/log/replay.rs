@@ -29,9 +29,11 @@ impl Store {
     pub(super) fn replay_while(&self, request: &ReplayRequest, meanwhile: impl FnOnce()) -> Result<Replay, StoreError> {
         let last = self.head().last;
         let positions = || request.topics.iter().map(|&(_, after)| after);
-        // It may well come to them yet; until then there is nothing after them.
-        let ahead = |after| self.may_lag() && request.epoch == self.epoch() && after > last;
-        if positions().any(|after| !ahead(after) && !self.has_been_at(request.epoch, after, last)) {
+        // It may well come to them yet, unless they are known to be lost; until then there is nothing after them.
+        let ahead = |after: &Seq| self.may_lag() && request.epoch == self.epoch() && *after > last;
+        let is_unknown = positions().any(|after| !ahead(&after) && !self.has_been_at(request.epoch, after, last));
+        let furthest = positions().filter(ahead).max();
+        if is_unknown || furthest.is_some_and(|after| self.is_lost(after)) {
             return Ok(Replay::Forked {
                 epoch: self.epoch(),
                 last,

@@ -4,12 +4,14 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, IteratorMode, ReadOptions, WriteOptions};
 
 use super::{
     Heads, ReadError,
+    doubts::Doubts,
     format::{self, Home, OpenError},
     history::History,
     keys,
@@ -37,6 +39,8 @@ pub struct Store {
     bounds: Arc<Bounds>,
     /// The floor as it is stored; the bounds have what reads and compaction go by.
     pub(super) kept: Mutex<Floor>,
+    /// In a replica, the positions beyond its stream's end.
+    doubts: Mutex<Doubts>,
 }
 
 /// How far the shard has come. What is in here is durable and readable.
@@ -158,6 +162,7 @@ impl Store {
             head: Mutex::new(recovered.head),
             bounds,
             kept: Mutex::new(recovered.floor),
+            doubts: Mutex::default(),
         })
     }
 
@@ -190,6 +195,19 @@ impl Store {
     #[must_use]
     pub const fn may_lag(&self) -> bool {
         self.is_replica
+    }
+
+    /// The leader of a replica's stream said where that ends, when it was asked then. A position of the stream's epoch beyond it that was asked
+    /// for so long before that is none of this history: it was lost, or never issued.
+    pub(crate) fn leader_said(&self, end: Seq, asked: Instant, confirmed_after: Duration) {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        doubts.ends_at(end, asked, confirmed_after);
+    }
+
+    /// Whether a position beyond what the replica has applied is known to be lost.
+    pub(super) fn is_lost(&self, position: Seq) -> bool {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        doubts.is_lost(position, Instant::now())
     }
 
     /// Whether a position is of this shard's history, which has come to `last`.

@@ -20,7 +20,7 @@ use tidings::{
 
 use crate::{
     jetstream::{Holder, STREAM, holder_settings, stream_settings},
-    nats::{Cluster, Server, Version, connect, settings},
+    nats::{Cluster, PATIENCE, Server, Version, connect, settings},
     world::{SHARD, keyed, publish, topic},
 };
 
@@ -75,6 +75,12 @@ async fn stream(nats: &Nats) -> stream::Stream {
         .get_stream(STREAM)
         .await
         .expect("there")
+}
+
+/// Copies a directory into another.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.expect("cp runs").success());
 }
 
 /// Edits the stream behind everybody's back.
@@ -445,10 +451,6 @@ async fn a_stream_that_lost_its_tail_is_not_followed() {
     let holder = start();
     holder.level().await;
     append_all(&holder, &["a"], 0..5).await;
-    let copy = |from: &std::path::Path, to: &std::path::Path| {
-        let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
-        assert!(copied.expect("cp runs").success());
-    };
     let store = server.dir().join("jetstream");
     server.kill();
     copy(&store, backup.path());
@@ -505,6 +507,114 @@ async fn a_stream_that_lost_its_tail_is_not_followed() {
         assert_eq!(events.len(), 15, "what the stream has");
         holder.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_that_the_stream_lost_is_forked_though_no_replica_has_it() {
+    let mut server = server();
+    let nats = connect(&settings(&[server.url()])).await;
+    let [dir, wiped, backup] = [(); 3].map(|()| tempfile::tempdir().expect("a directory"));
+    let start =
+        |dir: &std::path::Path| Holder::start(&nats, dir, holder_settings("ingest-0", stream_settings(1)), None);
+    let holder = start(dir.path());
+    holder.level().await;
+    append_all(&holder, &["a"], 0..5).await;
+    let store = server.dir().join("jetstream");
+    server.kill();
+    copy(&store, backup.path());
+    server.restart();
+    holder.level().await;
+    append_all(&holder, &["a"], 5..25).await;
+    let before = heads(&holder).await;
+    assert_eq!(before.last, Seq(25));
+    holder.close().await;
+    server.kill();
+    std::fs::remove_dir_all(&store).expect("gone");
+    copy(&backup.path().join("jetstream"), server.dir());
+    server.restart();
+
+    let holder = start(wiped.path());
+    let now = heads(&holder).await;
+    assert_eq!(
+        (now.epoch, now.last),
+        (before.epoch, Seq(5)),
+        "the replica notices nothing"
+    );
+    let begun = Instant::now();
+    let ends_in_a_fork = async {
+        loop {
+            match replay(&holder, &[topic("a")], before.last).await {
+                Replay::Page(page) => assert_eq!((page.events.len(), page.up_to), (0, Seq(5))),
+                forked => break forked,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let forked = tokio::time::timeout(PATIENCE, ends_in_a_fork).await.expect("in time");
+    let expected = Replay::Forked {
+        epoch: before.epoch,
+        last: Seq(5),
+    };
+    assert_eq!(forked, expected);
+    assert!(
+        begun.elapsed() >= Duration::from_secs(2),
+        "a leader that was cut off may say so too"
+    );
+
+    // Positions that are true stay so, and one that is new is not told so.
+    for after in [4, 5, 6] {
+        assert!(
+            matches!(replay(&holder, &[topic("a")], Seq(after)).await, Replay::Page(_)),
+            "{after}"
+        );
+    }
+    append_all(&holder, &["a"], 30..32).await;
+    let Replay::Page(page) = replay(&holder, &[topic("a")], Seq(5)).await else {
+        panic!("of this history");
+    };
+    assert_eq!(data(&page.events), ["30", "31"]);
+    assert!(matches!(replay(&holder, &[topic("a")], Seq(7)).await, Replay::Page(_)));
+    holder.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_edited_under_a_holder_is_noticed() {
+    let server = server();
+    let nats = connect(&settings(&[server.url()])).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let holder = Holder::start(&nats, dir.path(), holder_settings("ingest-0", stream_settings(1)), None);
+    holder.level().await;
+    append_all(&holder, &["a"], 0..3).await;
+    heads(&holder).await;
+    let right = stream(&nats).await.cached_info().config.clone();
+    let edits = ["`republish` is none", "`discard` is Old", "`republish` is none"];
+    for (number, words) in (3..).zip(edits) {
+        edit(&nats, |config| match words {
+            "`discard` is Old" => config.discard = stream::DiscardPolicy::Old,
+            _ => config.republish = None,
+        })
+        .await;
+        let status = holder
+            .wait("unusable", |status| matches!(status.state, State::Unusable { .. }))
+            .await;
+        assert!(
+            matches!(&status.state, State::Unusable { cause } if cause.contains(words)),
+            "{status:?}"
+        );
+        let error = append(&holder, publish(&["a"], "x")).await.expect_err("refused");
+        assert!(!error.may_be_appended(), "{error}");
+        let read = holder.log.heads(SHARD).await.expect("what there is can be read");
+        assert_eq!(read.last, Seq(u64::from(number)));
+        edit(&nats, |config| *config = right.clone()).await;
+        holder.level().await;
+        append_all(&holder, &["a"], number..number + 1).await;
+        heads(&holder).await;
+    }
+    assert_eq!(
+        data(&read(&holder, &[topic("a")]).await),
+        ["0", "1", "2", "3", "4", "5"]
+    );
+    holder.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -132,7 +132,13 @@ impl Hub {
         }
         match replay {
             Replay::Page(page) => {
-                catch_up.adopt(shard, page.epoch);
+                // Who is ahead of the log is ahead of a replica that lags, or of a log that lost what it had. Only the log can tell: until it has
+                // come to there, or says that the history forked, it is asked again.
+                if asked.furthest().is_some_and(|after| page.up_to < after) {
+                    catch_up.rebase(shard, page.epoch);
+                } else {
+                    catch_up.adopt(shard, page.epoch);
+                }
                 let before = catch_up.cursor().clone();
                 if self.offer_page(id, shard, page).is_break() {
                     return;

@@ -83,6 +83,16 @@ struct Asked {
     attempt: u32,
 }
 
+impl Asked {
+    /// Of the positions after which to read, the furthest.
+    fn furthest(&self) -> Option<Seq> {
+        match &self.question {
+            Question::Replay(request) => request.topics.iter().map(|&(_, after)| after).max(),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Asker {
     Feed,

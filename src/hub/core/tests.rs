@@ -410,4 +410,42 @@ fn who_begins_now_begins_where_it_came_in_each_shard_that_is_there() {
     }
     assert!(answer_all(&mut hub, [6, 7], None).is_empty());
     assert_eq!(*recorder.0.borrow(), [format!("{b}7")]);
+
+#[test]
+fn who_is_ahead_of_the_log_is_not_level_until_the_log_knows_its_position() {
+    for is_lost in [false, true] {
+        let mut hub = Hub::new(Layout::EMBEDDED, HubSettings::default());
+        let (_, _) = attach(&mut hub, "a");
+        let ticket = asked(&mut hub);
+        hub.answer(ticket, &heads(5));
+        let recorder = Recorder::default();
+        let mut cursor = Cursor::new();
+        cursor.set(Shard(0), crate::model::Position::at(EPOCH, Seq(25)));
+        hub.attach(
+            Follow {
+                topics: vec![Topic::parse("a").expect("valid")],
+                start: Start::After(cursor),
+            },
+            Box::new(recorder.clone()),
+        );
+        for attempt in 0..3 {
+            let ticket = asked(&mut hub);
+            assert_eq!(hub.questions[&ticket].attempt, attempt);
+            hub.answer(ticket, &page(Vec::new(), 5));
+        }
+        let ticket = asked(&mut hub);
+        if is_lost {
+            let forked = Answer::Replay(Replay::Forked {
+                epoch: EPOCH,
+                last: Seq(5),
+            });
+            hub.answer(ticket, &forked);
+            hub.notice(&announcement("a", 5, 6));
+            assert_eq!(*recorder.0.borrow(), ["forked", "a6"]);
+        } else {
+            hub.answer(ticket, &page(Vec::new(), 25));
+            assert!(hub.take_effects().is_empty());
+            assert!(recorder.0.borrow().is_empty());
+        }
+    }
 }

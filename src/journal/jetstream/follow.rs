@@ -11,8 +11,9 @@ use super::{
     apply::{self, Applied},
     progress::Progress,
     pull::{Pull, PullError},
+    replica::Settings,
     sightings::Sightings,
-    stream::{Checked, Names, StreamError, epoch, look, told},
+    stream::{Checked, Names, StreamError, check, epoch, look, told},
 };
 use crate::{
     log::{Store, StoreError},
@@ -30,9 +31,7 @@ pub(super) struct Follower<'a> {
     pub(super) store: &'a Arc<Store>,
     pub(super) progress: &'a Progress,
     pub(super) sightings: &'a Sightings,
-    pub(super) key_window: Duration,
-    /// A stream that is said to be shorter than what was applied is believed when it is said for so long: a leader that was cut off may say so too.
-    pub(super) loss_confirmed_after: Duration,
+    pub(super) settings: &'a Settings,
 }
 
 /// Why following ended.
@@ -127,7 +126,8 @@ impl Follower<'_> {
 
     fn applied(&self, appends: Vec<(u64, Seq)>, published_nanos: Option<i128>) {
         let head = self.store.head();
-        self.store.forget_keys_before(head.time.before(self.key_window));
+        self.store
+            .forget_keys_before(head.time.before(self.settings.known_for()));
         // Seen first: whoever waits for the position then looks whether it was seen.
         self.sightings.saw(appends);
         self.progress.applied(head.last);
@@ -173,7 +173,7 @@ impl Follower<'_> {
     async fn ask(&self) -> Ended {
         let (mut shorter_since, mut missing_since) = (None::<Instant>, None::<Instant>);
         let lasts = |since: &mut Option<Instant>, now: Instant| {
-            now.duration_since(*since.get_or_insert(now)) >= self.loss_confirmed_after
+            now.duration_since(*since.get_or_insert(now)) >= self.settings.loss_confirmed_after
         };
         // What the leader said, and when it was asked, until that has been applied.
         let mut said: Option<(Seq, Instant)> = None;
@@ -184,8 +184,16 @@ impl Follower<'_> {
                 Ok(info) if epoch(&info) != self.store.epoch() => return Ended::OtherStream,
                 Ok(info) => {
                     missing_since = None;
+                    // It may be edited at any time.
+                    if let Err(error) = check(&info, self.names, &self.settings.stream) {
+                        return Ended::Again {
+                            cause: error.to_string(),
+                        };
+                    }
                     let last = Seq(info.state.last_sequence);
                     self.progress.leader_said(last);
+                    let confirmed_after = self.settings.loss_confirmed_after;
+                    self.store.leader_said(last, asked_at, confirmed_after);
                     if last < applied {
                         if lasts(&mut shorter_since, asked_at) {
                             return Ended::Diverged {

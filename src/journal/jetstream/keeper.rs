@@ -109,6 +109,11 @@ impl Keeper {
                 return Again::soon(error);
             }
         };
+        if let State::Unusable { .. } = self.progress.now().state {
+            tracing::info!(shard = %self.home.shard, "the stream can be used");
+            // If it is edited again, that is to be told again.
+            self.told.clear();
+        }
         if !found.differences.is_empty() {
             let stream = self.names.stream();
             let differences: Vec<_> = found.differences.iter().map(ToString::to_string).collect();
@@ -150,8 +155,7 @@ impl Keeper {
             store: &store,
             progress: &self.progress,
             sightings: &self.sightings,
-            key_window: self.settings.key_window,
-            loss_confirmed_after: self.settings.loss_confirmed_after,
+            settings: &self.settings,
         };
         match follower.run(&found).await {
             Ended::Again { cause } => Again::Soon { cause },

@@ -55,6 +55,14 @@ pub struct Settings {
     pub loss_confirmed_after: Duration,
 }
 
+impl Settings {
+    /// How long a publisher's key is known from its first use. After the window in which it counts, that use is known for as long again as the
+    /// stream knows its message's id: until then the next use has another id, which all holders agree on.
+    pub(super) const fn known_for(&self) -> Duration {
+        self.key_window.saturating_add(self.stream.duplicate_window)
+    }
+}
+
 /// Where a replica is kept.
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -124,6 +132,7 @@ impl Replica {
             sightings: Arc::clone(&sightings),
             clock: Clock::new(clock),
             key_window: settings.key_window,
+            known_for: settings.known_for(),
             furthest_behind,
             known: Known::default(),
             epoch: None,

@@ -142,7 +142,12 @@ pub(super) async fn ensure(
         Err(StreamError::Missing { .. }) => create(context, names, &wanted).await?,
         found => found?,
     };
-    let differences = differences(&info.config, &wanted);
+    check(&info, names, settings)
+}
+
+/// Compares a stream with the settings.
+pub(super) fn check(info: &Info, names: &Names, settings: &StreamSettings) -> Result<Checked, StreamError> {
+    let differences = differences(&info.config, &names.config(settings));
     let (fatal, others): (Vec<_>, Vec<_>) = differences.into_iter().partition(|difference| difference.is_fatal);
     if !fatal.is_empty() {
         return Err(StreamError::Differs {
@@ -151,7 +156,7 @@ pub(super) async fn ensure(
         });
     }
     Ok(Checked {
-        epoch: epoch(&info),
+        epoch: epoch(info),
         first: info.state.first_sequence,
         differences: others,
     })

@@ -59,6 +59,8 @@ pub(super) struct Writer {
     pub(super) sightings: Arc<Sightings>,
     pub(super) clock: Clock,
     pub(super) key_window: Duration,
+    /// How long a use of a key matters to the next one's id, whether or not the replica still has it: holders forget at different times.
+    pub(super) known_for: Duration,
     /// The furthest behind that it may be to know which keys were used: beyond it the stream has forgotten them and the replica may not know them.
     pub(super) furthest_behind: Duration,
     pub(super) known: Known,
@@ -214,9 +216,9 @@ impl Writer {
         let head = store.head();
         self.known.applied(head.last);
         self.last_time = self.clock.after(self.last_time.max(head.time));
-        let from = self.last_time.before(self.key_window);
+        let windows = self.windows(self.last_time);
         let uses = waiting.iter().flat_map(Waiting::uses).collect();
-        let first_uses = match self.first_uses(store, uses, from).await {
+        let first_uses = match self.first_uses(store, uses, windows).await {
             Ok(first_uses) => first_uses,
             Err(error) => return Err((waiting, error)),
         };
@@ -230,12 +232,20 @@ impl Writer {
         Ok(Group::place(waiting, &first_uses, common))
     }
 
+    /// Which uses of keys matter at a time.
+    fn windows(&self, now: UnixMillis) -> Windows {
+        Windows {
+            counts_from: now.before(self.key_window),
+            known_from: now.before(self.known_for),
+        }
+    }
+
     /// What is known of some uses of keys: here, or from the replica.
     async fn first_uses(
         &mut self,
         store: &Arc<Store>,
         uses: HashSet<Use>,
-        from: UnixMillis,
+        windows: Windows,
     ) -> Result<HashMap<Use, FirstUse>, StoreError> {
         let mut found: HashMap<Use, (Seq, UnixMillis)> = HashMap::new();
         let mut asked = Vec::new();
@@ -250,14 +260,10 @@ impl Writer {
         if !asked.is_empty() {
             found.extend(stored(store, asked).await?);
         }
-        let counts = |(seq, time)| {
-            if time >= from {
-                FirstUse::Counts(seq)
-            } else {
-                FirstUse::Expired(seq)
-            }
-        };
-        Ok(found.into_iter().map(|(used, first)| (used, counts(first))).collect())
+        Ok(found
+            .into_iter()
+            .filter_map(|(used, (seq, time))| Some((used, windows.weigh(seq, time)?)))
+            .collect())
     }
 
     /// Sends a group until it is known what became of it, or nobody waits any more.
@@ -359,8 +365,8 @@ impl Writer {
             });
         }
         let uses = group.uses().cloned().collect();
-        let from = group.time.before(self.key_window);
-        match self.first_uses(store, uses, from).await {
+        let windows = self.windows(group.time);
+        match self.first_uses(store, uses, windows).await {
             // The stream refuses what was sent before for as long as it remembers that key, so it never will be appended as it was.
             Ok(found) if found.values().any(|first| matches!(first, FirstUse::Counts(_))) => {
                 let cause = "another node appended some of it at the same time".to_owned();
@@ -403,6 +409,26 @@ impl Writer {
             error => AppendError::ReadOnly {
                 cause: error.to_string(),
             },
+        }
+    }
+}
+
+/// Since when uses of keys matter.
+#[derive(Debug, Clone, Copy)]
+struct Windows {
+    /// From then on, they count.
+    counts_from: UnixMillis,
+    /// Before then, they are as if they had never been, although a replica may still have them.
+    known_from: UnixMillis,
+}
+
+impl Windows {
+    /// What a use is to the next one, if anything.
+    fn weigh(self, seq: Seq, time: UnixMillis) -> Option<FirstUse> {
+        if time >= self.counts_from {
+            Some(FirstUse::Counts(seq))
+        } else {
+            (time >= self.known_from).then_some(FirstUse::Expired(seq))
         }
     }
 }
@@ -466,5 +492,23 @@ pub(super) fn behind(status: &Status, now: Instant) -> String {
     match status.time_behind(now) {
         None => format!("{messages} events to go"),
         Some(time) => format!("{} s behind, {messages} events to go", time.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_that_some_holder_may_have_forgotten_matters_to_none() {
+        let windows = Windows {
+            counts_from: UnixMillis(1_000),
+            known_from: UnixMillis(800),
+        };
+        let weighed = |time| windows.weigh(Seq(7), UnixMillis(time));
+        assert!(matches!(weighed(1_000), Some(FirstUse::Counts(Seq(7)))));
+        assert!(matches!(weighed(999), Some(FirstUse::Expired(Seq(7)))));
+        assert!(matches!(weighed(800), Some(FirstUse::Expired(Seq(7)))));
+        assert!(weighed(799).is_none(), "as where it was forgotten");
     }
 }
