@@ -105,7 +105,8 @@ impl Call {
                 && self.bytes < IN_FLIGHT_BYTES;
             tokio::select! {
                 biased;
-                answer = next_answer(self.lane.as_mut()), if under_way > 0 => match answer {
+                // With nothing under way too: the journal may have ended the lane at once.
+                answer = next_answer(self.lane.as_mut()) => match answer {
                     Some(Answer::Outcome(outcome)) => {
                         self.bytes -= self.under_way.pop_front().unwrap_or_default();
                         return Some(self.answer(outcome));

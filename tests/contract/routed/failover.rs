@@ -354,6 +354,31 @@ async fn what_this_node_may_not_take_goes_to_another() {
 }
 
 #[tokio::test]
+async fn what_a_node_may_not_take_is_answered_at_once_and_goes_to_another() {
+    let not_held = AppendError::Unavailable {
+        shard: SHARD,
+        cause: Unavailable::NotHeld { node: "one".to_owned() },
+    };
+    let refusing: Arc<dyn Journal> = Arc::new(Refusing(not_held.clone()));
+    let one = Owner::start("one", one_shard(), [(SHARD, refusing)].into()).await;
+    // It would count as gone after so long.
+    let settings = Settings {
+        answer_within: DEADLINE * 10,
+        ..impatient()
+    };
+    let alone = holders([(SHARD, vec![one.holder()])]);
+    let error = append(&routed(&alone, settings), publish(&["a"], "x")).await;
+    assert_eq!(error, Err(not_held));
+    let journal = Memory::new();
+    let other = owner("other", &journal).await;
+    let both = holders([(SHARD, vec![one.holder(), other.holder()])]);
+    append(&routed(&both, patient()), publish(&["a"], "x"))
+        .await
+        .expect("durable");
+    assert_eq!(journal.data(), ["x"]);
+}
+
+#[tokio::test]
 async fn what_this_node_refuses_too_late_is_answered_and_what_follows_goes_to_another() {
     let journal = Memory::new();
     let other = owner("other", &journal).await;
