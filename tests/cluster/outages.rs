@@ -13,11 +13,12 @@ use crate::{
 };
 
 /// A small cluster with a heartbeat every second.
+fn plan(journal: Journal) -> Plan {
+    Plan::small(journal).set("http.heartbeat", "1s")
+}
+
 async fn start(journal: Journal) -> World {
-    let plan = Plan::small(journal)
-        .set("http.heartbeat", "1s")
-        .set("drain.window", "3s");
-    plan.start().await.expect("the newest is always there")
+    plan(journal).start().await.expect("the newest is always there")
 }
 
 async fn follow(world: &World, edge: usize, topics: &[String]) -> Stream {
@@ -186,7 +187,9 @@ async fn an_ingest_node_whose_disk_is_gone_fills_it_from_the_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_that_drains_hands_its_streams_over() {
-    let mut world = start(Journal::Rocksdb).await;
+    // So long that it is still there when it is asked whether it drains.
+    let plan = plan(Journal::Rocksdb).set("drain.window", "20s");
+    let mut world = plan.start().await.expect("the newest is always there");
     let topics = world.topic_of_each_shard("topic/");
     let mut publisher = Publisher::connect(world.ingests[0].addresses()).await;
     publisher.publish(event(&topics[0], "before")).await;

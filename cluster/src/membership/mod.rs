@@ -5,12 +5,14 @@ mod progress;
 mod view;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
 
 use progress::Progress;
+use view::Outdone;
 
 pub use self::{
     beat::{Beat, HeldShard, Role},
@@ -164,6 +166,7 @@ impl Membership {
                 changed |= node.renew(&self.settings, &self.progress);
             }
         }
+        changed |= outdone(&self.nodes) != self.view.outdone;
         let settles = !self.view.settled && now.saturating_sub(up) >= silence;
         (changed || settles) && self.replace_settled(self.view.settled || settles)
     }
@@ -199,6 +202,7 @@ impl Membership {
             strangers.collect(),
             conflicts.map(|node| node.beat.node.clone()).collect(),
             settled,
+            outdone(&self.nodes),
         );
         let differs = next != *self.view;
         if differs {
@@ -268,6 +272,37 @@ impl Node {
             shards,
         }
     }
+}
+
+/// Who has less of a shard than another one who claims the same place with another epoch. How far they are changes all the time, who is ahead
+/// hardly ever. If neither has more, the later one has to do without.
+fn outdone(nodes: &BTreeMap<Arc<str>, Node>) -> Outdone {
+    let mut best: BTreeMap<(u16, u32), (&Arc<str>, &Beat, &HeldShard)> = BTreeMap::new();
+    let claims = || {
+        let there = nodes
+            .iter()
+            .filter(|(_, node)| node.member.is_some() && node.beat.role == Role::Ingest);
+        there.flat_map(|(name, node)| node.beat.shards.iter().map(move |held| (name, &node.beat, held)))
+    };
+    let merit = |(name, beat, held): (&Arc<str>, &Beat, &HeldShard)| {
+        (held.last, Reverse(beat.incarnation), Reverse(name.clone()))
+    };
+    for claim in claims() {
+        let place = (claim.2.shard, claim.2.rank);
+        best.entry(place)
+            .and_modify(|best| {
+                if merit(*best) < merit(claim) {
+                    *best = claim;
+                }
+            })
+            .or_insert(claim);
+    }
+    let is_outdone = |held: &HeldShard| {
+        let best = best.get(&(held.shard, held.rank));
+        best.is_some_and(|(.., best)| best.epoch != held.epoch)
+    };
+    let outdone = claims().filter(|(.., held)| is_outdone(held));
+    outdone.map(|(name, _, held)| (held.shard, name.clone())).collect()
 }
 
 #[cfg(test)]

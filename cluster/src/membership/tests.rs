@@ -287,6 +287,60 @@ fn the_best_holder_is_asked_first() {
 }
 
 #[test]
+fn a_second_one_that_claims_a_place_does_not_take_it_from_the_one_that_has_more() {
+    let mut membership = membership();
+    let original = |number, last, writable| {
+        let held = HeldShard { last, writable, ..HELD };
+        claimant("z", 1, number, held)
+    };
+    // It sorts before the other one, and has as good a rank.
+    let stray = |number, last, writable| {
+        let held = HeldShard {
+            epoch: 8,
+            last,
+            writable,
+            ..HELD
+        };
+        claimant("a", 2, number, held)
+    };
+    let mut number = 0;
+    let mut heard = |original_, stray_| {
+        number += 1;
+        let (last, writable): (u64, bool) = original_;
+        membership.beat(at(1), original(number, last, writable));
+        if let Some((last, writable)) = stray_ {
+            membership.beat(at(1), stray(number, last, writable));
+        }
+        membership.tick(at(1));
+        membership.view().holders(2)[0].held.epoch
+    };
+    assert_eq!(heard((100, true), None), 7);
+    assert_eq!(heard((100, true), Some((0, true))), 7);
+    // The first one has given way before the second has heard of it.
+    assert_eq!(heard((100, false), Some((0, true))), 7);
+    assert_eq!(heard((100, false), Some((3, false))), 7);
+    // With nothing to lose, the earlier one is believed.
+    assert_eq!(heard((3, false), Some((3, true))), 7);
+    // That it was overtaken is seen though nothing else has changed.
+    assert_eq!(heard((3, false), Some((4, true))), 8);
+    assert_eq!(heard((5, false), Some((4, true))), 7);
+    let gone = Beat {
+        leaving: true,
+        ..original(100, 100, false)
+    };
+    membership.beat(at(2), gone);
+    assert_eq!(holders(&membership), ["a"]);
+    assert!(membership.view().outdone.is_empty());
+}
+
+fn claimant(node: &str, incarnation: u64, number: u64, held: HeldShard) -> Beat {
+    Beat {
+        incarnation,
+        ..holder(node, number, &[held])
+    }
+}
+
+#[test]
 fn a_holder_that_lacks_what_another_had_is_behind() {
     let mut membership = membership();
     let held = |rank, last| HeldShard { rank, last, ..HELD };
@@ -340,8 +394,11 @@ impl Cluster {
             match (&mut self.nodes[place], change) {
                 (node @ None, 0..3) => {
                     self.incarnations += 1;
+                    // Two of them claim one place.
                     let held = HeldShard {
-                        rank: place as u32,
+                        rank: place.min(4) as u32,
+                        epoch: self.rng.random_range(7..9),
+                        last: self.rng.random_range(0..20),
                         ..HELD
                     };
                     *node = Some(if place < 3 {

@@ -1,7 +1,7 @@
 //! Who is there, as everybody should see it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -17,6 +17,8 @@ pub struct View {
     pub(super) strangers: Vec<Stranger>,
     pub(super) conflicts: Vec<String>,
     pub(super) settled: bool,
+    /// Who has less of a shard, in another epoch, than somebody else who claims the same place.
+    pub(super) outdone: Outdone,
     holders: Vec<Vec<Holder>>,
     ring: Arc<Edges>,
 }
@@ -79,6 +81,9 @@ pub struct Stranger {
     pub shards: u32,
 }
 
+/// Shards, and nodes that do not decide which is the present epoch of them.
+pub(super) type Outdone = BTreeSet<(u16, Arc<str>)>;
+
 /// Those who take part in the ring, and the ring when somebody has asked for it.
 #[derive(Debug)]
 struct Edges {
@@ -95,6 +100,7 @@ impl View {
             strangers: Vec::new(),
             conflicts: Vec::new(),
             settled: false,
+            outdone: Outdone::new(),
             holders: vec![Vec::new(); usize::from(layout.shards())],
             ring: Arc::new(Edges {
                 slots: layout.slots(),
@@ -111,6 +117,7 @@ impl View {
         strangers: Vec<Stranger>,
         conflicts: Vec<String>,
         settled: bool,
+        outdone: Outdone,
     ) -> Self {
         let edges = members.values().filter(|member| member.is_on_the_ring());
         let edges: Vec<_> = edges.map(|member| (member.node.clone(), member.weight)).collect();
@@ -124,7 +131,8 @@ impl View {
             })
         };
         Self {
-            holders: holders(self.holders.len(), &members),
+            holders: holders(self.holders.len(), &members, &outdone),
+            outdone,
             members,
             strangers,
             conflicts,
@@ -175,7 +183,8 @@ impl View {
     }
 
     /// Who holds a shard, the best to ask first: those of the shard's present epoch, that stay, that are not behind, that take appends, in
-    /// this order; then by rank and name.
+    /// this order; then by rank and name. The present epoch is that of the first who takes appends; of several who claim the same place, only
+    /// the one that has most of the shard is asked for it.
     #[must_use]
     pub fn holders(&self, shard: u16) -> &[Holder] {
         self.holders.get(usize::from(shard)).map_or(&[], Vec::as_slice)
@@ -202,9 +211,10 @@ impl View {
 }
 
 impl PartialEq for View {
-    /// The ring and the holders follow from the members.
+    /// The ring and the holders follow from the members and who is outdone.
     fn eq(&self, other: &Self) -> bool {
         self.members == other.members
+            && self.outdone == other.outdone
             && self.strangers == other.strangers
             && self.conflicts == other.conflicts
             && self.settled == other.settled
@@ -234,7 +244,7 @@ impl Held {
 }
 
 /// By shard, who holds it, the best to ask first.
-fn holders(shards: usize, members: &BTreeMap<Arc<str>, Arc<Member>>) -> Vec<Vec<Holder>> {
+fn holders(shards: usize, members: &BTreeMap<Arc<str>, Arc<Member>>, outdone: &Outdone) -> Vec<Vec<Holder>> {
     let mut holders = vec![Vec::new(); shards];
     for member in members.values().filter(|member| member.role == Role::Ingest) {
         for &held in &member.shards {
@@ -247,8 +257,13 @@ fn holders(shards: usize, members: &BTreeMap<Arc<str>, Arc<Member>>) -> Vec<Vec<
         }
     }
     for of in &mut holders {
-        // Epochs have no order: the shard's is that of whoever takes appends, as a rule of all.
-        of.sort_by_key(|Holder { held, .. }| (!held.writable, held.rank));
+        // Epochs have no order: the shard's is that of whoever takes appends, as a rule of all. Should two claim one place, whoever has more of
+        // the shard was there first: a second one that was set up by mistake begins with nothing, and may take appends before the first one
+        // has told that it takes none any more.
+        of.sort_by_key(|Holder { member, held }| {
+            let outdone = outdone.contains(&(held.shard, member.node.clone()));
+            (outdone, !held.writable, held.rank)
+        });
         let epoch = of.first().map(|holder| holder.held.epoch);
         of.sort_by_key(|Holder { member, held }| {
             let foreign = Some(held.epoch) != epoch;

@@ -410,6 +410,7 @@ fn who_begins_now_begins_where_it_came_in_each_shard_that_is_there() {
     }
     assert!(answer_all(&mut hub, [6, 7], None).is_empty());
     assert_eq!(*recorder.0.borrow(), [format!("{b}7")]);
+}
 
 #[test]
 fn who_is_ahead_of_the_log_is_not_level_until_the_log_knows_its_position() {

@@ -112,23 +112,20 @@ async fn those_who_catch_up_are_served_at_a_pace_and_those_who_are_live_at_once(
     holding.set().bytes = 20_000;
     let port = Port::open(holding.clone() as Arc<dyn Log>).await;
     let (_first, paced) = log(settings, &[port.address]);
-    let (_second, free) = log(NO_HEDGES, &[port.address]);
-    let mut took = Vec::new();
-    for log in [&paced, &free] {
-        let begin = Instant::now();
-        for page_ in join_all((0..PAGES).map(|_| log.replay(after(1, 0, 10)))).await {
-            assert_eq!(page(page_).events.len(), 10);
-        }
-        took.push(begin.elapsed());
+    let begin = Instant::now();
+    for page_ in join_all((0..PAGES).map(|_| paced.replay(after(1, 0, 10)))).await {
+        assert_eq!(page(page_).events.len(), 10);
     }
-    assert!(took[1] < took[0], "{took:?}");
+    // They are a second's, of which a quarter may be read at once, and the last one begins before it is paid for.
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(500), "{took:?}");
 
     // So much was read ahead of time that the next one waits.
     let slow = RemoteSettings {
         replay_bytes_per_second: 1,
         ..NO_HEDGES
     };
-    let (_third, slow) = log(slow, &[port.address]);
+    let (_second, slow) = log(slow, &[port.address]);
     page(slow.replay(after(1, 0, 10)).await);
     let waits = tokio::spawn(slow.replay(after(1, 0, 10)));
     for _ in 0..10 {
