@@ -29,17 +29,18 @@ async fn who_answers_in_time_is_asked_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_holders_are_not_asked_twice_as_much() {
     let settings = RemoteSettings {
-        hedge_after: Duration::from_millis(1),
+        // A machine that stands still for a moment makes both look as if they hung: that takes twice as long.
+        hedge_after: Duration::from_secs(2),
         hedge_share: 0.1,
         ..NO_HEDGES
     };
     let two = Two::start(settings, [Holding::new(1, 10), Holding::new(1, 10)]).await;
     for holding in &two.holding {
-        holding.set().takes = Duration::from_millis(30);
+        holding.set().takes = Duration::from_secs(3);
     }
-    join_all((0..200).map(|_| two.log.replay(after(1, 0, 10)))).await;
+    join_all((0..100).map(|_| two.log.replay(after(1, 0, 10)))).await;
     let counts = two.log.counts();
-    assert!(counts.hedges <= 8 + 20, "{counts:?}");
+    assert!((1..=8 + 10).contains(&counts.hedges), "{counts:?}");
     assert_eq!(counts.failed, 0);
 }
 
