@@ -102,15 +102,17 @@ async fn streams_that_can_be_moved_go_to_their_owner_when_it_comes() {
     let mut world = plan.start().await.expect("the newest is always there");
     let first = world.edges[0].addresses().http;
     let owner = |told: &Value| told["node"].as_str().unwrap_or_default().to_owned();
-    let mut theirs = None;
-    for user in 0..1_000 {
-        let (_, told) = get_json(first, &format!("/v1/route?user={user}")).await;
-        if owner(&told) == world.edges[1].name {
-            theirs = Some(user.to_string());
-            break;
+    // Both may have come a moment ago, so one may not know yet what the other owns.
+    let theirs = async {
+        for user in (0..1_000).cycle() {
+            let (_, told) = get_json(first, &format!("/v1/route?user={user}")).await;
+            if owner(&told) == world.edges[1].name {
+                return user.to_string();
+            }
         }
-    }
-    let user = theirs.expect("it owns something");
+        unreachable!("it goes on until one is found")
+    };
+    let user = patiently("a user of the other edge", theirs).await;
     world.edges[1].node.kill().await;
     let gone = async {
         while owner(&get_json(first, &format!("/v1/route?user={user}")).await.1) != world.edges[0].name {
