@@ -17,20 +17,30 @@ use syn::visit::{self, Visit};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("problem", &["model"]),
+    ("tls", &[]),
+    ("proxies", &["model"]),
     ("nats", &["model"]),
     ("members", &["model", "nats"]),
-    ("log", &["members", "model"]),
+    ("log", &["members", "model", "tls"]),
     ("bus", &["model", "nats"]),
-    ("journal", &["bus", "log", "members", "model", "nats"]),
-    ("ingest", &["bus", "journal", "model", "problem"]),
+    ("journal", &["bus", "log", "members", "model", "nats", "tls"]),
+    (
+        "ingest",
+        &["auth", "bus", "journal", "model", "problem", "proxies", "tls"],
+    ),
     ("feed", &["bus", "log", "model"]),
     ("hub", &["bus", "feed", "log", "model"]),
-    ("auth", &["model", "problem"]),
-    ("edge", &["auth", "bus", "feed", "hub", "log", "model", "problem"]),
+    ("auth", &["model", "problem", "tls"]),
+    (
+        "edge",
+        &[
+            "auth", "bus", "feed", "hub", "log", "model", "problem", "proxies", "tls",
+        ],
+    ),
     ("config", &["model"]),
     ("telemetry", &[]),
-    ("admin", &["model", "problem", "telemetry"]),
-    ("cli", &["config", "model", "telemetry"]),
+    ("admin", &["model", "problem", "proxies", "telemetry"]),
+    ("cli", &["auth", "config", "model", "telemetry", "tls"]),
     (
         "node",
         &[
@@ -48,7 +58,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "model",
             "nats",
             "problem",
+            "proxies",
             "telemetry",
+            "tls",
         ],
     ),
 ];

@@ -1,41 +1,75 @@
-//! Who is asking, and what they may follow.
+//! Who is asking, and what they may do: follow, publish, and take back what was granted.
 //!
-//! So far there is the open mode alone: whoever connects names the user they are, unverified, and may follow every topic. It is for
-//! loopback and for trying things out; anything else needs `--insecure`.
+//! Everything here is decided from what a request brings ([`Presented`]) and what the node is set up with ([`Auth`]); nothing waits, so that
+//! it can be asked on the way of every request. Keys come in from the side, as they change; so do revocations ([`Revocations`]).
+//!
+//! Without authentication configured a node is *open*: whoever connects names the user they are, unverified, and may follow and publish
+//! every topic. That is for loopback and for trying things out; anything else needs `--insecure`.
 
-use crate::model::{Topic, TopicError};
+mod caller;
+mod denied;
+mod pattern;
+mod revocation;
 
-/// A user: whoever connects as one follows the inbox `user:<id>` without asking.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct User {
-    inbox: Topic,
+use std::sync::Arc;
+
+pub use self::{
+    caller::{Lease, Publisher, Subscriber, TokenFacts, User},
+    denied::Denied,
+    pattern::{Pattern, PatternError, Patterns},
+    revocation::{Revocation, Revocations, Target},
+};
+use crate::model::UnixMillis;
+
+/// What a request brings to say who sends it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presented<'a> {
+    /// A token, as it came.
+    pub token: Option<&'a str>,
+    /// The names of the client's certificate (its subject alternative names), if TLS asked for one and found it good.
+    pub certificate: &'a [String],
 }
 
-impl User {
-    /// The user that a caller says it is, unverified.
+/// Decides who is asking. Shared by everything that serves requests.
+#[derive(Debug)]
+pub struct Auth {
+    revocations: Arc<Revocations>,
+}
+
+impl Auth {
+    /// Nobody is asked who they are.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            revocations: Arc::default(),
+        }
+    }
+
+    /// Whether nobody is asked who they are.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        true
+    }
+
+    /// Who wants to follow. In an open node that is anybody; the user they say they are is the caller's to read.
     ///
     /// # Errors
-    /// If the id holds a character that topics do not have, is empty, or is too long.
-    pub fn unverified(id: &str) -> Result<Self, TopicError> {
-        Topic::inbox(id).map(|inbox| Self { inbox })
+    /// If what they bring is not good. Whoever brings nothing is anonymous, and may follow what is public.
+    pub fn subscriber(&self, _presented: &Presented<'_>, _now: UnixMillis) -> Result<Subscriber, Denied> {
+        Ok(Subscriber::unverified(None))
     }
 
-    /// The topic that carries what is meant for this user alone.
+    /// Who wants to publish.
+    ///
+    /// # Errors
+    /// If what they bring is not good, or they bring nothing.
+    pub fn publisher(&self, _presented: &Presented<'_>, _now: UnixMillis) -> Result<Publisher, Denied> {
+        Ok(Publisher::unverified())
+    }
+
+    /// What has been taken back.
     #[must_use]
-    pub const fn inbox(&self) -> &Topic {
-        &self.inbox
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_has_an_inbox() {
-        assert_eq!(User::unverified("42").expect("valid").inbox().as_str(), "user:42");
-        assert!(User::unverified("").is_err());
-        assert!(User::unverified("a b").is_err());
-        assert!(User::unverified(&"a".repeat(251)).is_err());
+    pub const fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 }

@@ -136,7 +136,7 @@ impl Layers {
                 continue;
             };
             for (key, value) in keys {
-                let parsed = ValueDeserializer::parse(&text[value.span()]).and_then(Value::deserialize);
+                let parsed = Value::deserialize(ValueDeserializer::from(value.clone()));
                 match parsed {
                     Ok(value) => self.set(&format!("{section}.{}", key.get_ref()), value, at(key.span().start)),
                     Err(error) => self.refuse(at(value.span().start), error.message().to_owned()),

@@ -9,6 +9,7 @@
 //! Durations are text such as `"10m"`, sizes text such as `"64KiB"`. Unknown keys are refused, all mistakes are reported together, each with
 //! where it came from, and nothing is bound before the whole is valid. `examples/tidings.toml` shows every key.
 
+mod auth;
 mod check;
 mod cluster;
 mod error;
@@ -21,6 +22,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    auth::{Auth, Issuer, Publisher},
     cluster::{Cluster, Jetstream, Nats, Storage},
     error::{ConfigError, Mistake, Origin},
     layers::{Flag, Sources},
@@ -50,6 +52,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// Health, for operators.
     pub admin: Admin,
+    /// Who may follow and publish what.
+    pub auth: Auth,
     /// Where things are kept.
     pub data: Data,
     /// How events become durable.

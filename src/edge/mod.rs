@@ -51,6 +51,7 @@ pub use self::{
     route::{EdgeAddress, Routes, Sight},
 };
 use crate::{
+    auth::Auth,
     bus::Bus,
     hub::HubSettings,
     log::Log,
@@ -116,6 +117,8 @@ pub struct Edge {
     pub bus: Arc<dyn Bus>,
     /// Which edge has which slot.
     pub routes: watch::Receiver<Arc<Routes>>,
+    /// Who may follow what.
+    pub auth: Arc<Auth>,
 }
 
 impl Edge {
@@ -150,6 +153,7 @@ impl Edge {
                 log: Arc::clone(&self.log),
                 bus: Arc::clone(&self.bus),
                 routes: self.routes.clone(),
+                auth: Arc::clone(&self.auth),
                 workers,
                 listener,
                 total: Arc::clone(&total),

@@ -29,6 +29,7 @@ use super::{
     wheel::Tick,
 };
 use crate::{
+    auth::Auth,
     bus::Bus,
     hub::{HubHandle, HubSettings},
     log::Log,
@@ -47,6 +48,7 @@ pub(super) struct Parts {
     pub(super) log: Arc<dyn Log>,
     pub(super) bus: Arc<dyn Bus>,
     pub(super) routes: watch::Receiver<Arc<Routes>>,
+    pub(super) auth: Arc<Auth>,
     /// How many workers the edge has.
     pub(super) workers: usize,
     pub(super) listener: std::net::TcpListener,
@@ -63,6 +65,8 @@ pub(super) struct Worker {
     pub(super) rules: Rules,
     pub(super) limits: Arc<Limits>,
     pub(super) hub: HubHandle,
+    /// Who may follow what.
+    pub(super) auth: Arc<Auth>,
     streams: RefCell<Streams>,
     routes: watch::Receiver<Arc<Routes>>,
     moves: RefCell<Moves>,
@@ -229,6 +233,7 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             rules: Rules::new(&parts.settings),
             limits: parts.limits,
             hub,
+            auth: parts.auth,
             streams: RefCell::new(Streams::new(&parts.settings, parts.total)),
             routes: parts.routes,
             moves: RefCell::new(Moves::new(&parts.settings, parts.workers)),

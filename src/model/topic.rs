@@ -44,6 +44,12 @@ impl Topic {
         &self.0
     }
 
+    /// Whether it is one of the service's own, `tidings.…`: nobody publishes to these or follows them from outside.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with("tidings.")
+    }
+
     fn allows(c: char) -> bool {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '~' | '-' | ':' | '/' | '@')
     }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     admin,
+    auth::Auth,
     bus::NatsBus,
     config::Config,
     edge::{Edge, EdgeHandle, SubscriberService, limits},
@@ -59,6 +60,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         log: Arc::new(log),
         bus,
         routes: routes.subscribe(),
+        auth: Arc::new(Auth::open()),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
     let edge = streams.get_or_init(|| edge).clone();

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     admin,
+    auth::Auth,
     bus::{Bus, LocalBus},
     config::Config,
     edge::{Edge, Listeners, Routes, SubscriberService, limits},
@@ -108,6 +109,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         log: log.clone(),
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
+        auth: Arc::new(Auth::open()),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
 

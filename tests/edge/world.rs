@@ -12,6 +12,7 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt as _};
 use tidings::{
+    auth::Auth,
     bus::{Announcement, Bus, Digest, Line, Notice},
     edge::{Edge, EdgeHandle, Listeners, Routes, Settings, limits},
     hub::HubSettings,
@@ -249,6 +250,7 @@ pub(crate) fn start_on(log: Arc<dyn Log>, bus: Arc<dyn Bus>, options: Options) -
         log,
         bus,
         routes: options.routes,
+        auth: Arc::new(Auth::open()),
     };
     edge.start(listeners).expect("threads")
 }
