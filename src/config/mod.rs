@@ -3,7 +3,7 @@
 //! | source | form |
 //! |---|---|
 //! | file | `tidings.toml` in the working directory if there is one, or `--config FILE` |
-//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas |
+//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas, a list of tables may be JSON |
 //! | flags | `--http`, `--grpc`, `--admin`, `--data`, `--nats` |
 //!
 //! Durations are text such as `"10m"`, sizes text such as `"64KiB"`. Unknown keys are refused, all mistakes are reported together, each with
@@ -85,7 +85,7 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
     /// How many threads serve streams; 0: one per core.
     pub workers: usize,
@@ -129,7 +129,7 @@ impl Default for Http {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grpc {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
@@ -148,13 +148,21 @@ impl Default for Grpc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs a token, or `--insecure`.
     pub listen: SocketAddr,
+    /// The token that whoever asks for `/metrics` brings: `Authorization: Bearer …`. Health is told to everybody.
+    pub token: Secret,
+    /// The file that the token is in.
+    pub token_file: PathBuf,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: loopback(8081) }
+        Self {
+            listen: loopback(8081),
+            token: Secret::default(),
+            token_file: PathBuf::new(),
+        }
     }
 }
 

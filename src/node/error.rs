@@ -35,6 +35,14 @@ pub enum NodeError {
         /// Why.
         cause: io::Error,
     },
+    /// Nobody could be let in: keys cannot be had, or the like.
+    #[error("`{key}`: {problem}")]
+    Auth {
+        /// The setting.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Something was not set, and nothing stands for it.
     #[error("`{0}` is not set: `tidings check-config` with the role says what to set it to")]
     NotSet(&'static str),

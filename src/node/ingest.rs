@@ -118,6 +118,7 @@ pub(super) fn spawn(
         journals,
         mut background,
     } = shards;
+    let admin_token = cluster::admin_token(config)?;
     let stop = CancellationToken::new();
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
 
@@ -145,7 +146,7 @@ pub(super) fn spawn(
         settings::server(config, files),
         draining.clone(),
     ));
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,
