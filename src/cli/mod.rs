@@ -7,6 +7,7 @@ pub mod publish;
 pub mod role;
 pub mod route;
 mod server;
+pub mod token;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -61,6 +62,8 @@ pub enum Command {
     ///
     /// Prints the slot and the owner's name and address, as the edge that is asked sees the cluster.
     Route(route::Arguments),
+    /// Make tokens, and the hashes of publishers' own.
+    Token(token::Arguments),
     /// Check the configuration and print what is effective.
     ///
     /// Takes what `serve` takes, and the role that it is for. Ends with 1 and everything that is wrong, each with where it came from, if
@@ -84,6 +87,7 @@ pub fn run(command: Command, node: impl FnOnce(Role, Config) -> anyhow::Result<(
         Command::Edge(arguments) => serve(Role::Edge, &arguments),
         Command::Ingest(arguments) => serve(Role::Ingest, &arguments),
         Command::Route(arguments) => interruptible(|_| route::run(arguments)),
+        Command::Token(arguments) => token::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Publish(arguments) => interruptible(|interrupt| publish::run(arguments, interrupt)),
         Command::Listen(arguments) => interruptible(|interrupt| listen::run(arguments, interrupt)),
