@@ -30,6 +30,11 @@ pub struct Presented<'a> {
     pub certificate: &'a [String],
 }
 
+/// The names of the certificate that a connection's other end showed, if TLS asked for one and found it good: an extension of each request that
+/// comes over it.
+#[derive(Debug, Clone)]
+pub struct ClientNames(pub Arc<[String]>);
+
 /// Decides who is asking. Shared by everything that serves requests.
 #[derive(Debug)]
 pub struct Auth {

@@ -1,6 +1,7 @@
 //! What values must keep to beyond their types.
 
 mod cluster;
+mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,6 +15,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: impl FnMut(&str, String)) {
     listeners(config, role, insecure, &mut refuse);
     cluster::check(config, role, &mut refuse);
+    tls::check(config, role, &mut refuse);
     for (key, duration) in [
         ("http.heartbeat", config.http.heartbeat),
         ("http.retry", config.http.retry),

@@ -15,6 +15,7 @@ mod cluster;
 mod error;
 mod layers;
 mod secret;
+mod tls;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -88,6 +89,10 @@ impl Config {
 pub struct Http {
     /// Where it listens. Anything but loopback needs `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for HTTPS; empty: plain HTTP. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
     /// How many threads serve streams; 0: one per core.
     pub workers: usize,
     /// The origins whose pages may follow streams: exactly as browsers send them, `https://app.example.com`.
@@ -114,6 +119,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: loopback(8080),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
             workers: 0,
             cors_origins: Vec::new(),
             heartbeat: Duration::from_secs(15),
@@ -132,6 +139,13 @@ impl Default for Http {
 pub struct Grpc {
     /// Where it listens. Anything but loopback needs `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for TLS; empty: none. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
+    /// The certificates (PEM) that those of clients must come from, which are then asked for one; empty: nobody is asked. Who shows none needs a
+    /// token; who shows another is refused.
+    pub tls_client_ca: PathBuf,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
 }
@@ -140,6 +154,9 @@ impl Default for Grpc {
     fn default() -> Self {
         Self {
             listen: loopback(50_051),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_client_ca: PathBuf::new(),
             reflection: false,
         }
     }

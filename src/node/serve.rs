@@ -110,6 +110,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
         auth: Arc::new(Auth::open()),
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
 
@@ -129,11 +130,12 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
     let mut background = JoinSet::new();
+    ports.certificates.keep(&mut background);
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
     background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
     let health = Arc::new(ServeHealth {
