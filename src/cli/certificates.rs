@@ -20,7 +20,7 @@ pub struct Trust {
 #[group(skip)]
 pub struct Identity {
     /// For https: a certificate (PEM) that says who publishes.
-    #[arg(long, value_name = "FILE", requires = "key")]
+    #[arg(long, value_name = "FILE", requires = "cert-key")]
     cert: Option<PathBuf>,
 
     /// The certificate's key (PEM).

@@ -19,7 +19,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     connection: close\r\n\r\n\
     this port speaks TLS: ask for it with https://\r\n";
 
-/// How long, and how much, they may still send before they are cut off: closing while their bytes are unread would take the answer back.
+/// How long, and how much, they may still send before they are cut off.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 64 * 1024);
 
 /// Waits for the first byte and leaves it where it is; whether it is one of TLS.
@@ -34,6 +34,11 @@ pub(super) async fn begins_with_tls(stream: &TcpStream) -> io::Result<bool> {
 /// Says what to do instead, and closes.
 pub(super) async fn refuse(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(ANSWER).await?;
+    close(stream).await
+}
+
+/// Closes a connection such that what was last said arrives: closing while the peer's bytes are unread would take it back.
+pub(super) async fn close(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let (time, bytes) = LINGER;
     let mut rest = stream.take(bytes);

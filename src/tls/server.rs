@@ -79,9 +79,16 @@ impl ServerTls {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak TLS"));
         }
         let config = Arc::clone(&self.0.current().config);
-        TlsAcceptor::from(config)
-            .accept_with(stream, |connection| connection.set_buffer_limit(Some(BUFFER)))
-            .await
+        let handshake =
+            TlsAcceptor::from(config).accept_with(stream, |connection| connection.set_buffer_limit(Some(BUFFER)));
+        match handshake.into_fallible().await {
+            Ok(stream) => Ok(stream),
+            Err((error, stream)) => {
+                // What is wrong was told, in the words of TLS.
+                plain::close(stream).await?;
+                Err(error)
+            }
+        }
     }
 }
 

@@ -36,6 +36,12 @@ pub(crate) fn openssl(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// A number that nothing else of this run has.
+fn number() -> String {
+    static NUMBERS: AtomicU32 = AtomicU32::new(4_096);
+    NUMBERS.fetch_add(1, Ordering::Relaxed).to_string()
+}
+
 /// A certificate and its key, as files.
 #[derive(Debug, Clone)]
 pub(crate) struct Pair {
@@ -92,7 +98,9 @@ impl Authority {
             dir: tempfile::tempdir().expect("a directory"),
             kind,
         };
-        let subject = ["-nodes", "-keyout", "root.key", "-out", "root.pem", "-subj", "/CN=root"];
+        // Two of the same name would be taken for one with two keys.
+        let name = format!("/CN=root {}", number());
+        let subject = ["-nodes", "-keyout", "root.key", "-out", "root.pem", "-subj", &name];
         let usage = ["-days", "30", "-addext", "keyUsage=critical,keyCertSign,cRLSign"];
         let arguments = [&["req", "-x509"][..], kind.arguments(), &subject, &usage].concat();
         openssl(authority.dir(), &arguments);
@@ -111,10 +119,7 @@ impl Authority {
     }
 
     fn sign(&self, name: &str, by: &str, extensions: &str, days: &str) -> String {
-        /// So that no two certificates of a run have the same.
-        static NUMBERS: AtomicU32 = AtomicU32::new(4_096);
-
-        let serial = NUMBERS.fetch_add(1, Ordering::Relaxed).to_string();
+        let serial = number();
         let file = |ending: &str| format!("{name}.{ending}");
         let (key, request, signed, wanted) = (file("key"), file("csr"), file("pem"), file("ext"));
         fs::write(self.dir().join(&wanted), extensions).expect("written");

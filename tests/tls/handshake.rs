@@ -57,5 +57,6 @@ pub(crate) async fn say(address: SocketAddr, ca: &Path, arguments: &[&str], word
     stdin.write_all(words.as_bytes()).await.expect("it listens");
     let output = patiently("an answer", child.wait_with_output()).await.expect("a child");
     drop(stdin);
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    // Complaints come after what was heard.
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }

@@ -116,7 +116,8 @@ async fn whoever_shows_a_certificate_shows_it_each_time() {
     let shown = ours.issue("orders", "URI:spiffe://example.org/orders");
     let session = ours.dir().join("session");
     for version in ["-tls1_2", "-tls1_3"] {
-        let identity = ["-cert", text(&shown.cert), "-key", text(&shown.key), version];
+        let (cert, key) = (text(&shown.cert), text(&shown.key));
+        let identity = ["-cert", cert, "-cert_chain", cert, "-key", key, version];
         let ask = [&identity[..], &["-sess_out", text(&session), "-ign_eof"]].concat();
         let request = "GET /names HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let told = crate::handshake::say(port.address, &ours.ca(), &ask, request).await;
