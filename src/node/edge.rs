@@ -50,7 +50,12 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let bus = Arc::new(NatsBus::start(&nats));
     let streams = Arc::<OnceLock<EdgeHandle>>::default();
     let members = Members::start(&nats, me, condition(config, streams.clone(), draining.clone()));
-    let log = RemoteLog::new(members.holders(), Handle::current(), settings::remote_log(config));
+    let log = RemoteLog::over(
+        members.holders(),
+        Handle::current(),
+        settings::remote_log(config),
+        ports.certificates.cluster.clone(),
+    );
     let routes = cluster::no_routes(layout, &name);
 
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
@@ -63,6 +68,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         bus,
         routes: routes.subscribe(),
         auth,
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
     let edge = streams.get_or_init(|| edge).clone();
@@ -72,10 +78,11 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
+    ports.certificates.keep(&mut background);
     background.spawn(cluster::keep_routes(members.view(), nats.link(), layout, name, routes));
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), layout));

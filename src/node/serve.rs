@@ -120,6 +120,7 @@ fn spawn(
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
         auth,
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
 
@@ -139,10 +140,11 @@ fn spawn(
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
+    ports.certificates.keep(&mut background);
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
     background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
     let health = Arc::new(ServeHealth {
