@@ -17,7 +17,7 @@ pub use self::{
     caller::{Lease, Publisher, Subscriber, TokenFacts, User},
     denied::Denied,
     pattern::{Pattern, PatternError, Patterns},
-    revocation::{Revocation, Revocations, Target},
+    revocation::{Revocation, RevocationError, Revocations, Target},
 };
 use crate::model::UnixMillis;
 
@@ -29,6 +29,11 @@ pub struct Presented<'a> {
     /// The names of the client's certificate (its subject alternative names), if TLS asked for one and found it good.
     pub certificate: &'a [String],
 }
+
+/// The names of the certificate that a connection's other end showed, if TLS asked for one and found it good: an extension of each request that
+/// comes over it.
+#[derive(Debug, Clone)]
+pub struct ClientNames(pub Arc<[String]>);
 
 /// Decides who is asking. Shared by everything that serves requests.
 #[derive(Debug)]

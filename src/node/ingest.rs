@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     admin::{self, Health},
+    auth::Auth,
     bus::NatsBus,
     config::{Config, JournalKind},
     edge::limits,
@@ -119,6 +120,7 @@ pub(super) fn spawn(
         mut background,
     } = shards;
     let stop = CancellationToken::new();
+    let auth = Arc::new(Auth::open());
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
 
     for shard in held.keys() {
@@ -131,6 +133,7 @@ pub(super) fn spawn(
         bus.clone(),
         layout,
         settings::ingest(config),
+        auth.clone(),
         draining.clone(),
     );
     let services = Services::new()

@@ -99,6 +99,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     let draining = CancellationToken::new();
     let stop = CancellationToken::new();
 
+    let auth = Arc::new(Auth::open());
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
     let url = config.advertised_http(http.address());
     let edge = Edge {
@@ -109,7 +110,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         log: log.clone(),
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
-        auth: Arc::new(Auth::open()),
+        auth: auth.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
 
@@ -118,12 +119,12 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         bus.clone(),
         Layout::EMBEDDED,
         settings::ingest(config),
+        auth.clone(),
         draining.clone(),
     );
     let services = Services::new()
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
-        .grpc(log::service::service(log.clone()))
         .http(ingest::json::router(publisher));
     let mut port = JoinSet::new();
     port.spawn(ingest::serve(
