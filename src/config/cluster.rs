@@ -19,6 +19,10 @@ pub struct Cluster {
     pub advertise_http: String,
     /// The URL at which other nodes reach its gRPC port; empty: derived from `grpc.listen` if that is one address.
     pub advertise_grpc: String,
+    /// What the nodes know each other by: the same on every node, 16 bytes or more. Needed where publishers or subscribers are asked who they are.
+    pub secret: Secret,
+    /// The file that the secret is in.
+    pub secret_file: PathBuf,
     /// How many slots there are. The same on every node, for the life of the data.
     pub slots: u32,
     /// How many shards there are. The same on every node, for the life of the data.
@@ -42,6 +46,8 @@ impl Default for Cluster {
             node: String::new(),
             advertise_http: String::new(),
             advertise_grpc: String::new(),
+            secret: Secret::default(),
+            secret_file: PathBuf::new(),
             slots: 1_024,
             shards: 8,
             ingest_nodes: 1,

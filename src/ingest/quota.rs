@@ -65,9 +65,16 @@ struct Table {
 
 #[derive(Debug, Clone, Copy)]
 struct Account {
-    events: f64,
-    bytes: f64,
+    events: Bucket,
+    bytes: Bucket,
     at: Instant,
+}
+
+/// What is left of one second's worth, in billionths of one of what is counted: so that nothing is lost to rounding. Less than nothing is owed.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    rate: u64,
+    left: i128,
 }
 
 impl Quotas {
@@ -96,7 +103,7 @@ impl Quotas {
     /// If that is more than is left now. Nothing was taken then.
     pub(super) fn take(&self, payer: Payer, topics: usize, bytes: usize, now: Instant) -> Result<(), OverQuota> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.sweep(self.rates, now);
+        table.sweep(now);
         let room = table.accounts.len() < Self::ACCOUNTS;
         let account = if room || table.accounts.contains_key(&payer) {
             table
@@ -106,19 +113,19 @@ impl Quotas {
         } else {
             &mut table.overflow
         };
-        account.fill(self.rates, now);
-        account.take(self.rates, topics as u64, (bytes as u64).saturating_mul(topics as u64))
+        account.fill(now);
+        account.take(topics as u64, (bytes as u64).saturating_mul(topics as u64))
     }
 }
 
 impl Table {
     /// Drops the accounts that are full again: they say no more than none.
-    fn sweep(&mut self, rates: Rates, now: Instant) {
+    fn sweep(&mut self, now: Instant) {
         if now.saturating_duration_since(self.swept) >= Duration::from_secs(1) {
             self.swept = now;
             self.accounts.retain(|_, account| {
-                account.fill(rates, now);
-                !account.is_full(rates)
+                account.fill(now);
+                !account.is_full()
             });
         }
     }
@@ -127,49 +134,77 @@ impl Table {
 impl Account {
     fn full(rates: Rates, now: Instant) -> Self {
         Self {
-            events: rates.events as f64,
-            bytes: rates.bytes as f64,
+            events: Bucket::full(rates.events),
+            bytes: Bucket::full(rates.bytes),
             at: now,
         }
     }
 
-    fn is_full(&self, rates: Rates) -> bool {
-        self.events >= rates.events as f64 && self.bytes >= rates.bytes as f64
+    fn is_full(&self) -> bool {
+        self.events.left >= self.events.holds() && self.bytes.left >= self.bytes.holds()
     }
 
-    fn fill(&mut self, rates: Rates, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        let filled = |tokens: f64, rate: u64| (tokens + passed * rate as f64).min(rate as f64);
-        self.events = filled(self.events, rates.events);
-        self.bytes = filled(self.bytes, rates.bytes);
+    fn fill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at);
+        self.events.fill(passed);
+        self.bytes.fill(passed);
         self.at = self.at.max(now);
     }
 
-    fn take(&mut self, rates: Rates, events: u64, bytes: u64) -> Result<(), OverQuota> {
-        let wait = |tokens: f64, cost: u64, rate: u64| {
-            let missing = cost.min(rate) as f64 - tokens;
-            // Rounded up to what can be told: who comes back then finds enough.
-            let millis = (missing.max(0.0) / rate.max(1) as f64 * 1_000.0).ceil();
-            Duration::from_millis(millis as u64)
-        };
+    fn take(&mut self, events: u64, bytes: u64) -> Result<(), OverQuota> {
         let over = [
-            (Measure::Events, wait(self.events, events, rates.events), rates.events),
-            (Measure::Bytes, wait(self.bytes, bytes, rates.bytes), rates.bytes),
+            (Measure::Events, self.events.rate, self.events.wait(events)),
+            (Measure::Bytes, self.bytes.rate, self.bytes.wait(bytes)),
         ];
-        let longest = over
-            .into_iter()
-            .filter(|(.., rate)| *rate > 0)
-            .max_by_key(|&(_, wait, _)| wait);
-        if let Some((measure, wait, per_second)) = longest.filter(|(_, wait, _)| !wait.is_zero()) {
+        let longest = over.into_iter().max_by_key(|&(.., wait)| wait);
+        if let Some((measure, per_second, wait)) = longest.filter(|(.., wait)| !wait.is_zero()) {
             return Err(OverQuota {
                 measure,
                 per_second,
                 wait,
             });
         }
-        self.events -= events as f64;
-        self.bytes -= bytes as f64;
+        self.events.take(events);
+        self.bytes.take(bytes);
         Ok(())
+    }
+}
+
+impl Bucket {
+    const ONE: i128 = 1_000_000_000;
+
+    const fn full(rate: u64) -> Self {
+        let mut bucket = Self { rate, left: 0 };
+        bucket.left = bucket.holds();
+        bucket
+    }
+
+    const fn holds(&self) -> i128 {
+        self.rate as i128 * Self::ONE
+    }
+
+    fn fill(&mut self, passed: Duration) {
+        let nanos = i128::try_from(passed.as_nanos()).unwrap_or(i128::MAX);
+        let more = nanos.saturating_mul(self.rate.into());
+        self.left = self.left.saturating_add(more).min(self.holds());
+    }
+
+    /// How long it takes until so much can be taken.
+    fn wait(&self, cost: u64) -> Duration {
+        if self.rate == 0 {
+            return Duration::ZERO;
+        }
+        let missing = (i128::from(cost) * Self::ONE).min(self.holds()) - self.left;
+        // Rounded up to what can be told: whoever comes back then finds enough.
+        let per_milli = i128::from(self.rate) * (Self::ONE / 1_000);
+        let millis = missing.max(0).unsigned_abs().div_ceil(per_milli.unsigned_abs());
+        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
+    fn take(&mut self, cost: u64) {
+        if self.rate > 0 {
+            self.left -= i128::from(cost) * Self::ONE;
+        }
     }
 }
 

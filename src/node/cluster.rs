@@ -15,7 +15,7 @@ use super::NodeError;
 use crate::{
     config::{self, Config},
     edge::{EdgeAddress, Routes, Sight},
-    members::View,
+    members::{ClusterSecret, View},
     model::{Layout, Slot},
     nats::{Auth, ClientCertificate, Link, Nats, Secret, Settings, Tls},
 };
@@ -55,6 +55,18 @@ fn auth(nats: &config::Nats) -> Result<Auth, NodeError> {
     let file = set(&nats.nkey_file).map(Auth::NkeyFile);
     let file = file.or_else(|| set(&nats.credentials_file).map(Auth::CredentialsFile));
     Ok(file.unwrap_or_default())
+}
+
+/// What this node and the others know each other by, if anything.
+pub(super) fn secret_of(config: &Config) -> Result<ClusterSecret, NodeError> {
+    let cluster = &config.cluster;
+    let Some(secret) = secret(&cluster.secret, "cluster.secret_file", &cluster.secret_file)? else {
+        return Ok(ClusterSecret::default());
+    };
+    if secret.reveal().len() < ClusterSecret::LEAST {
+        return Err(NodeError::ShortSecret("cluster.secret_file"));
+    }
+    Ok(ClusterSecret::new(secret.reveal()))
 }
 
 /// A secret that is set, or in a file; what breaks the line at the end of a file is not part of it.

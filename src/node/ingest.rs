@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     NodeError, cluster, owner,
     ports::Ports,
     replica,
+    revocations::{Hearing, Renewal, Revoked},
     running::{Journals, Node},
     serve::DIGEST_EVERY,
     settings,
@@ -24,7 +25,7 @@ use crate::{
     edge::limits,
     ingest::{self, Ingest, Services},
     journal::{self, routed::Routed, service::Held},
-    log::{self, Log},
+    log::{self, Log, RemoteLog},
     members::{Condition, HeldShard, Me, Members, Role},
     model::Layout,
     nats::Nats,
@@ -46,6 +47,8 @@ pub(super) struct Joined {
     pub(super) nats: Nats,
     pub(super) bus: Arc<NatsBus>,
     pub(super) draining: CancellationToken,
+    /// Cancelled once old events may be dropped: what is revoked among them has been appended again.
+    pub(super) safe: CancellationToken,
 }
 
 impl Joined {
@@ -70,6 +73,7 @@ impl Joined {
             nats,
             bus,
             draining: CancellationToken::new(),
+            safe: CancellationToken::new(),
         })
     }
 
@@ -111,6 +115,7 @@ pub(super) fn spawn(
         ports,
         bus,
         draining,
+        safe,
         ..
     } = joined;
     let Shards {
@@ -121,13 +126,27 @@ pub(super) fn spawn(
     } = shards;
     let stop = CancellationToken::new();
     let auth = Arc::new(Auth::open());
+    let secret = cluster::secret_of(config)?;
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
 
+    let remote = RemoteLog::new(members.holders(), Handle::current(), settings::remote_log(config));
     for shard in held.keys() {
         background.spawn(journal::send_digests(log.clone(), bus.clone(), *shard, DIGEST_EVERY));
     }
-    let journal_service = journal::service::service(&me.node, layout, held.clone(), draining.clone());
+    let journal_service = journal::service::service(&me.node, layout, held.clone(), &secret, draining.clone());
     let routed = Routed::start(&me.node, layout, held, &members.holders(), settings::routed(config));
+    let hearing = Hearing {
+        layout,
+        log: Arc::new(remote),
+        bus: bus.clone(),
+        auth: auth.clone(),
+    };
+    let renewal = Renewal {
+        journal: routed.clone(),
+        age: settings::kept_for(config),
+    };
+    let revoked = Revoked::follow(hearing, Some(renewal), safe).map_err(NodeError::Runtime)?;
+    background.spawn(revoked.kept());
     let publisher = Ingest::new(
         routed.clone(),
         bus.clone(),
@@ -138,7 +157,8 @@ pub(super) fn spawn(
     );
     let services = Services::new()
         .grpc(ingest::grpc::publisher(publisher.clone()))
-        .grpc(log::service::service(log))
+        .grpc(ingest::control::control(publisher.clone()))
+        .grpc(log::service::service(log, &secret))
         .grpc(journal_service)
         .http(ingest::json::router(publisher));
     let mut port = JoinSet::new();

@@ -14,6 +14,7 @@ mod ingest;
 mod owner;
 mod ports;
 mod replica;
+mod revocations;
 mod running;
 mod serve;
 mod settings;

@@ -14,6 +14,7 @@ use super::{
     health::ServeHealth,
     opening,
     ports::Ports,
+    revocations::{Hearing, Renewal, Revoked},
     running::{Journals, Node},
     settings,
     signals::Signals,
@@ -100,6 +101,18 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     let stop = CancellationToken::new();
 
     let auth = Arc::new(Auth::open());
+    let hearing = Hearing {
+        layout: Layout::EMBEDDED,
+        log: log.clone(),
+        bus: bus.clone(),
+        auth: auth.clone(),
+    };
+    let renewal = Renewal {
+        journal: journal.clone(),
+        age: config.log.retention_age,
+    };
+    let safe = CancellationToken::new();
+    let revoked = Revoked::follow(hearing, Some(renewal), safe.clone()).map_err(NodeError::Runtime)?;
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
     let url = config.advertised_http(http.address());
     let edge = Edge {
@@ -124,6 +137,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     );
     let services = Services::new()
         .grpc(ingest::grpc::publisher(publisher.clone()))
+        .grpc(ingest::control::control(publisher.clone()))
         .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
         .http(ingest::json::router(publisher));
     let mut port = JoinSet::new();
@@ -136,11 +150,17 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
 
     let mut background = JoinSet::new();
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
-    background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
+    let retention = log::keep(store.clone(), settings::retention(config), RETENTION_EVERY);
+    background.spawn(async move {
+        safe.cancelled().await;
+        retention.await;
+    });
+    background.spawn(revoked.kept());
     let health = Arc::new(ServeHealth {
         edge: edge.clone(),
         journal: journal.clone(),
         store,
+        auth,
         draining: draining.clone(),
     });
     background.spawn(admin::serve(ports.admin, health, stop.clone()));
