@@ -7,7 +7,7 @@ use http::{Extensions, HeaderMap};
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::{
-    auth::{Auth, ClientNames, Denied, Presented, Publisher},
+    auth::{Auth, ClientNames, Denied, Presented, Publisher, presented},
     model::{Topic, UnixMillis},
 };
 
@@ -29,12 +29,18 @@ impl Caller {
     /// # Errors
     /// If what they bring is not good, or they bring nothing where that is not enough.
     pub(super) fn identify(auth: &Arc<Auth>, headers: &HeaderMap, extensions: &Extensions) -> Result<Self, Denied> {
-        let certificate = extensions.get::<ClientNames>();
-        let presented = Presented {
-            token: bearer(headers)?,
-            certificate: certificate.map_or(&[], |names| &names.0),
+        let publisher = if auth.is_open() {
+            // Whatever it brings is meant for somebody else.
+            Publisher::unverified()
+        } else {
+            let token = presented(headers, None, None)?;
+            let certificate = extensions.get::<ClientNames>();
+            let presented = Presented {
+                token: token.as_deref(),
+                certificate: certificate.map_or(&[], |names| &names.0),
+            };
+            auth.publisher(&presented, UnixMillis::now())?
         };
-        let publisher = auth.publisher(&presented, UnixMillis::now())?;
         Ok(Self {
             auth: Arc::clone(auth),
             publisher,
@@ -109,23 +115,4 @@ impl Caller {
 /// Where a request comes from.
 pub(super) fn peer(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)
-}
-
-/// The token of the `authorization` header.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
-    let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Denied::Ambiguous);
-    }
-    let (scheme, token) = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .ok_or(Denied::Malformed)?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        Ok(Some(token.trim()))
-    } else {
-        Err(Denied::Malformed)
-    }
 }

@@ -28,8 +28,6 @@ const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const CLOCKS: Duration = Duration::from_secs(60);
 /// The longest name of a token or a user, and the longest reason, in bytes.
 const LENGTH: usize = 255;
-/// How many revocations there may be at once: every node holds all of them.
-const MOST: usize = 100_000;
 
 /// The service, ready to be served.
 #[must_use]
@@ -67,7 +65,7 @@ impl Control for Service {
         request: Request<ListRevocationsRequest>,
     ) -> Result<Response<ListRevocationsResponse>, Status> {
         self.caller(&request)?;
-        let revocations = self.ingest.auth().revocations().live(UnixMillis::now());
+        let revocations = self.ingest.auth().revocations().list(UnixMillis::now());
         Ok(Response::new(ListRevocationsResponse {
             revocations: revocations.iter().map(wire).collect(),
         }))
@@ -93,14 +91,14 @@ impl Service {
 impl Ingest {
     /// Takes something back. It is durable then, and counts here.
     async fn revoke(&self, revocation: &Revocation, now: UnixMillis) -> Result<(), IngestError> {
-        if self.auth().revocations().live(now).len() >= MOST {
-            return Err(IngestError::TooManyRevocations { most: MOST });
+        if !self.auth().revocations().has_room(now) {
+            return Err(IngestError::TooManyRevocations);
         }
         let topics = vec![Topic::revocations()];
         let publish = Publish {
             topics: topics.clone(),
             event_type: None,
-            data: revocation.to_text().into(),
+            data: revocation.to_json().into(),
             key: None,
             deadline: None,
         };

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::{admit::Refusal, json::Malformed, quota::OverQuota};
 use crate::{
-    auth::Denied,
+    auth::{Denied, Revocations},
     journal::{AppendError, Placed, Unavailable},
     model::Topic,
 };
@@ -37,12 +37,10 @@ pub enum IngestError {
     OverQuota(#[from] OverQuota),
     /// Too much is revoked.
     #[error(
-        "there are {most} revocations already: revoke users, or what was issued before a time, rather than tokens one by one"
+        "there are {} revocations already: revoke users, or what was issued before a time, rather than tokens one by one",
+        Revocations::MAX
     )]
-    TooManyRevocations {
-        /// How many there may be.
-        most: usize,
-    },
+    TooManyRevocations,
     /// The journal did not append it.
     #[error(transparent)]
     Append(AppendError),
@@ -142,7 +140,7 @@ impl IngestError {
                     "over_quota",
                 )
             },
-            Self::TooManyRevocations { .. } => row(
+            Self::TooManyRevocations => row(
                 Code::ResourceExhausted,
                 StatusCode::TOO_MANY_REQUESTS,
                 Some(60),
@@ -226,7 +224,7 @@ impl IngestError {
             Self::Forbidden { index, .. } => Some(format!("topics[{index}]")),
             Self::Denied(_)
             | Self::OverQuota(_)
-            | Self::TooManyRevocations { .. }
+            | Self::TooManyRevocations
             | Self::Append(_)
             | Self::Partly(_)
             | Self::Draining

@@ -29,7 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use self::known::Known;
 use crate::{
-    auth::Auth,
+    auth::{Added, Auth},
     bus::Bus,
     hub::{Delivery, Follow, HubHandle, HubSettings, Offer, Outlet, Start},
     journal::{AppendError, Journal},
@@ -179,7 +179,11 @@ impl Outlet for Hears {
             Delivery::Event { event, .. } => {
                 let now = UnixMillis::now();
                 match ear.known.borrow_mut().hear(event, now) {
-                    Ok(Some(revocation)) => ear.auth.revocations().add(revocation, now),
+                    Ok(Some(revocation)) => {
+                        if ear.auth.revocations().add(revocation, now) == Added::Full {
+                            error!("there are more revocations than there is room for: this one has no effect here");
+                        }
+                    }
                     Ok(None) => {}
                     Err(error) => warn!(%error, seq = event.seq.map(|seq| seq.0), "a revocation is not understood"),
                 }
