@@ -281,6 +281,11 @@ pub struct Limits {
     pub attempts_per_second_per_address: u32,
     /// Whether loopback addresses are free of the two limits per address.
     pub exempt_loopback: bool,
+    /// How many events one publisher may publish a second, at one node, once for each topic; 0: any number. Where nobody is asked who they are, one
+    /// peer address.
+    pub publishes_per_second_per_publisher: u64,
+    /// How much data, likewise; nothing: any amount.
+    pub publish_bytes_per_second_per_publisher: Size,
 }
 
 impl Default for Limits {
@@ -294,6 +299,8 @@ impl Default for Limits {
             connections_per_address: 1_000,
             attempts_per_second_per_address: 100,
             exempt_loopback: true,
+            publishes_per_second_per_publisher: 0,
+            publish_bytes_per_second_per_publisher: Size::NOTHING,
         }
     }
 }
