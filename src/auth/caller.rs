@@ -75,6 +75,16 @@ impl Subscriber {
         }
     }
 
+    /// With what was granted to them, for tests.
+    #[cfg(test)]
+    pub(crate) const fn granted(user: Option<User>, follow: Patterns, lease: Option<Arc<Lease>>) -> Self {
+        Self {
+            user,
+            follow: Some(follow),
+            lease,
+        }
+    }
+
     /// The user they are, if they are one.
     #[must_use]
     pub const fn user(&self) -> Option<&User> {

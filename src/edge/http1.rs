@@ -28,10 +28,10 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    answer::{Answer, Opening, Shed},
+    answer::{Answer, Opening},
     frame::{self, Coding},
     http::{Connection, Io},
-    limits::{Over, UserPermit, come_back_after},
+    limits::{Over, Permits, UserPermit, come_back_after},
     socket::Socket,
     worker::Worker,
 };
@@ -103,7 +103,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
                 socket,
                 (head, coding),
                 (opening.follow, terms),
-                (connection.permit, user),
+                Permits::new(connection.permit, user),
             );
         }
         None => close(socket).await,
@@ -136,7 +136,7 @@ struct Desk {
     over: Option<Over>,
     /// Whether there was any request yet.
     is_asked: Rc<Cell<bool>>,
-    /// Whether there was no stream yet.
+    /// Whether nothing was asked for yet that counts as an attempt.
     is_first: Cell<bool>,
     parked: Rc<RefCell<Option<Parked>>>,
 }
@@ -167,31 +167,33 @@ impl Desk {
     /// The answer; none if the request is parked.
     fn answer(&self, request: &Request<Incoming>) -> Option<Response<Bytes>> {
         let rules = &self.worker.rules;
-        match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => Some(response),
-            Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(user) => {
-                    *self.parked.borrow_mut() = Some((opening, user, request.version()));
-                    None
-                }
-                Err(reason) => {
-                    debug!(peer = %self.peer, %reason, "a stream is shed");
-                    let mut response = rules.shed(opening);
-                    close_after(&mut response);
-                    Some(response)
-                }
-            },
-        }
+        let (mut response, reason) =
+            match rules.answer(request, &self.worker.routes(), || self.over(), UnixMillis::now()) {
+                Answer::Whole(response) => return Some(response),
+                Answer::Shed(response, reason) => (response, reason),
+                Answer::Stream(opening) => match self.worker.admit(&opening) {
+                    Ok(user) => {
+                        *self.parked.borrow_mut() = Some((opening, user, request.version()));
+                        return None;
+                    }
+                    Err(reason) => (rules.shed(opening), reason),
+                },
+            };
+        debug!(peer = %self.peer, %reason, "a stream is shed");
+        close_after(&mut response);
+        Some(response)
     }
 
-    fn admit(&self, opening: &Opening) -> Result<Option<UserPermit>, Shed> {
-        if let Some(over) = self.over {
-            return Err(over.into());
-        }
+    /// The limit that a request is over.
+    fn over(&self) -> Option<Over> {
         // The first was counted with the connection.
-        if !self.is_first.replace(false) {
-            self.worker.limits.attempt(Some(self.peer), std::time::Instant::now())?;
-        }
-        self.worker.admit(opening)
+        self.over.or_else(|| match self.is_first.replace(false) {
+            true => None,
+            false => self
+                .worker
+                .limits
+                .attempt(Some(self.peer), std::time::Instant::now())
+                .err(),
+        })
     }
 }

@@ -17,10 +17,11 @@ use tracing::debug;
 
 use super::{
     answer::{Answer, Opening, Shed},
+    carrier::End,
     channel::{Receiver, channel},
     frame::{self, Frame},
     http::{Connection, Io},
-    limits::{ConnectionPermit, Over, UserPermit, come_back_after},
+    limits::{Over, Permits, come_back_after},
     relay::{Relay, Wire},
     streams::aged,
     worker::Worker,
@@ -154,36 +155,40 @@ impl Desk {
             let response = response.map(|body| Either::Left(Full::new(body)));
             future::ready(response).boxed_local()
         };
-        match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => whole(response),
+        let (response, reason) = match rules.answer(request, &self.worker.routes(), || self.over(), UnixMillis::now()) {
+            Answer::Whole(response) => return whole(response),
+            Answer::Shed(response, reason) => (response, reason),
             Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(permits) => self.open(opening, permits),
-                Err(reason) => {
-                    debug!(peer = %self.peer, %reason, "a stream is shed");
-                    whole(rules.shed(opening))
-                }
+                Ok(permits) => return self.open(opening, permits),
+                Err(reason) => (rules.shed(opening), reason),
             },
-        }
+        };
+        debug!(peer = %self.peer, %reason, "a stream is shed");
+        whole(response)
     }
 
-    fn admit(&self, opening: &Opening) -> Result<(ConnectionPermit, Option<UserPermit>), Shed> {
-        if let Some(over) = self.over {
-            return Err(over.into());
-        }
-        let connection = self.worker.limits.admit(Some(self.peer), std::time::Instant::now())?;
-        Ok((connection, self.worker.admit(opening)?))
+    /// The limit that a request is over.
+    fn over(&self) -> Option<Over> {
+        let attempt = || {
+            self.worker
+                .limits
+                .attempt(Some(self.peer), std::time::Instant::now())
+                .err()
+        };
+        self.over.or_else(attempt)
     }
 
-    fn open(
-        &self,
-        opening: Opening,
-        permits: (ConnectionPermit, Option<UserPermit>),
-    ) -> LocalBoxFuture<'static, Response<Body>> {
+    fn admit(&self, opening: &Opening) -> Result<Permits, Shed> {
+        let connection = self.worker.limits.room(Some(self.peer))?;
+        Ok(Permits::new(connection, self.worker.admit(opening)?))
+    }
+
+    fn open(&self, opening: Opening, permits: Permits) -> LocalBoxFuture<'static, Response<Body>> {
         let (sender, receiver) = channel(self.worker.settings.send_queue);
         let beginning = frame::opening(come_back_after(self.worker.settings.retry));
-        let permits = (permits, Rc::clone(&self.open));
+        let held = (permits, Rc::clone(&self.open));
         let terms = opening.terms();
-        Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), (opening.follow, terms), permits);
+        Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), (opening.follow, terms), held);
         respond(receiver, opening.headers).boxed_local()
     }
 }
@@ -213,7 +218,11 @@ impl Wire for EventStream {
         Some(Bytes::from_static(frame::HEARTBEAT))
     }
 
-    fn end(come_back_after: Duration) -> Bytes {
-        frame::retry(come_back_after)
+    fn expiring(left: Duration) -> Bytes {
+        frame::expiring(left)
+    }
+
+    fn end(end: End) -> Bytes {
+        frame::retry(end.come_back_after)
     }
 }

@@ -7,12 +7,15 @@
 //! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ─▶ socket ─┐
 //!                                  └────────▶ http2 ─▶ relay ─┼─▶ hub
 //!                         (tonic) ─▶ grpc ──────────▶ relay ─┘
-//! request, route, cors, answer: what is answered      frame: byte for byte      streams, wheel, moves: heartbeats and ends
+//! request, caller, route, cors, answer: what is answered      frame: byte for byte
+//! streams, wheel, moves, lease, sweep: heartbeats and ends    carrier: what each protocol does about them
 //! ```
 //!
 //! Build → bind → spawn → drain: [`Listeners::bind`], [`Edge::start`], [`EdgeHandle::drain`], [`EdgeHandle::stopped`].
 
 mod answer;
+mod caller;
+mod carrier;
 mod channel;
 mod cors;
 pub mod frame;
@@ -20,6 +23,7 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod lease;
 pub mod limits;
 mod listener;
 mod moves;
@@ -28,6 +32,7 @@ pub mod request;
 mod route;
 mod socket;
 mod streams;
+mod sweep;
 mod wheel;
 mod worker;
 
@@ -172,6 +177,7 @@ impl Edge {
         Ok(EdgeHandle(Arc::new(Inner {
             address,
             settings,
+            auth: self.auth,
             limits,
             total,
             drain,
@@ -228,6 +234,7 @@ pub struct EdgeHandle(Arc<Inner>);
 struct Inner {
     address: SocketAddr,
     settings: Arc<Settings>,
+    auth: Arc<Auth>,
     limits: Arc<Limits>,
     total: Arc<AtomicUsize>,
     drain: watch::Sender<Option<Duration>>,
@@ -287,6 +294,10 @@ impl EdgeHandle {
 
     fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     fn limits(&self) -> &Arc<Limits> {
