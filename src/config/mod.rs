@@ -14,7 +14,6 @@ mod check;
 mod cluster;
 mod error;
 mod layers;
-mod secret;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -26,9 +25,9 @@ pub use self::{
     cluster::{Cluster, Jetstream, Nats, Storage},
     error::{ConfigError, Mistake, Origin},
     layers::{Flag, Sources},
-    secret::Secret,
     values::{Ordinal, Size, SizeError},
 };
+pub use crate::model::Secret;
 
 /// What a node does, as its command says. Each needs other settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

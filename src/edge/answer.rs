@@ -144,7 +144,7 @@ impl Rules {
             return Ok(Answer::Shed(come_back(stream_headers(), stay_away()), over.into()));
         }
         let is_get = request.method() == Method::GET;
-        let subscriber = match caller::subscriber(&self.auth, request.headers(), query, now) {
+        let subscriber = match caller::of_stream(&self.auth, request.headers(), query, now) {
             Ok(subscriber) => subscriber,
             // A browser would take any other status as final.
             Err(Denied::KeyPending { retry_after }) if is_get => {
@@ -196,7 +196,7 @@ impl Rules {
         routes: &Routes,
         now: UnixMillis,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
-        let subscriber = caller::subscriber(&self.auth, headers, query, now).map_err(Denied::into_response)?;
+        let subscriber = caller::of_stream(&self.auth, headers, query, now).map_err(Denied::into_response)?;
         let claimed = claimed_user(query).map_err(|error| wrong(&error))?;
         let user = caller::user(&self.auth, &subscriber, claimed).map_err(Denied::into_response)?;
         let topic = match user {

@@ -5,22 +5,37 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use crate::{
-    auth::{Auth, Denied, Presented, Subscriber, User},
+    auth::{Auth, Denied, Presented, Subscriber, User, presented},
     model::{Topic, UnixMillis},
 };
 
-/// Who asks, by what the request brings.
+/// Who asks for a stream, by what the request brings.
 ///
 /// # Errors
-/// If what it brings is not good.
-pub(super) fn subscriber(auth: &Auth, headers: &HeaderMap, query: &str, now: UnixMillis) -> Result<Subscriber, Denied> {
-    if auth.is_open() {
-        return Ok(Subscriber::unverified(None));
-    }
-    let token = token(headers, query)?;
+/// If what it brings is not good, or it brings nothing and nothing is public.
+pub(super) fn of_stream(auth: &Auth, headers: &HeaderMap, query: &str, now: UnixMillis) -> Result<Subscriber, Denied> {
+    // A browser's EventSource can bring its token in the query or a cookie alone.
+    verified(auth, || presented(headers, Some(query), auth.cookie()), now)
+}
+
+/// The same, of a call.
+///
+/// # Errors
+/// As [`of_stream`].
+pub(super) fn of_call(auth: &Auth, metadata: &HeaderMap, now: UnixMillis) -> Result<Subscriber, Denied> {
+    verified(auth, || presented(metadata, None, None), now)
+}
+
+fn verified<'a>(
+    auth: &Auth,
+    token: impl FnOnce() -> Result<Option<Cow<'a, str>>, Denied>,
+    now: UnixMillis,
+) -> Result<Subscriber, Denied> {
+    // Where nobody is asked it does not matter what comes.
+    let token = if auth.is_open() { None } else { token()? };
     let presented = Presented {
         token: token.as_deref(),
         ..Presented::default()
@@ -54,37 +69,18 @@ pub(super) fn may_follow(subscriber: &Subscriber, topics: &[Topic]) -> Result<()
 
 /// Whoever is anonymous might be let in with a token; whoever has brought one is not.
 fn refused(subscriber: &Subscriber, topic: &Topic) -> Denied {
-    match subscriber.user() {
+    match subscriber.lease() {
         None => Denied::Missing,
         Some(_) => Denied::Topic { topic: topic.clone() },
     }
 }
 
-fn token<'a>(headers: &'a HeaderMap, query: &'a str) -> Result<Option<Cow<'a, str>>, Denied> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    match (given.next(), given.next()) {
-        (None, _) => {}
-        (Some(_), Some(_)) => return Err(Denied::Ambiguous),
-        (Some(value), None) => {
-            let text = value.to_str().map_err(|_| Denied::Malformed)?;
-            let (scheme, token) = text.split_once(' ').ok_or(Denied::Malformed)?;
-            if !scheme.eq_ignore_ascii_case("bearer") || token.trim().is_empty() {
-                return Err(Denied::Malformed);
-            }
-            return Ok(Some(token.trim().into()));
-        }
-    }
-    let mut given = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "token");
-    match (given.next(), given.next()) {
-        (_, Some(_)) => Err(Denied::Ambiguous),
-        (first, None) => Ok(first.map(|(_, value)| value)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::auth::{Pattern, Patterns};
+    use crate::auth::{Lease, Pattern, Patterns, TokenFacts};
 
     fn topic(text: &str) -> Topic {
         Topic::parse(text).expect("a topic")
@@ -97,7 +93,14 @@ mod tests {
             .map(|text| Pattern::parse(text).expect("a pattern"))
             .collect();
         let subject = user.as_ref().map(|user| user.id().into());
-        Subscriber::granted(user, Patterns::new(patterns, subject), None)
+        let lease = user.as_ref().map(|_| {
+            Arc::new(Lease {
+                notice: UnixMillis(0),
+                ends: UnixMillis(0),
+                token: TokenFacts::default(),
+            })
+        });
+        Subscriber::granted(user, Patterns::new(patterns, subject), lease)
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Subscriber for SubscriberService {
         // Counted before the token is looked at, since that is what costs.
         edge.limits().attempt(peer, std::time::Instant::now()).map_err(over)?;
         let now = UnixMillis::now();
-        let subscriber = caller::subscriber(edge.auth(), request.metadata().as_ref(), "", now).map_err(denied)?;
+        let subscriber = caller::of_call(edge.auth(), request.metadata().as_ref(), now).map_err(denied)?;
         let follow = follow(request.into_inner(), edge.settings().topics_per_stream, now)?;
         caller::may_follow(&subscriber, &follow.topics).map_err(denied)?;
         let connection = edge.limits().room(peer).map_err(over)?;
