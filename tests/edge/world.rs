@@ -203,6 +203,7 @@ pub(crate) struct Options {
     pub(crate) limits: limits::Settings,
     pub(crate) hub: HubSettings,
     pub(crate) routes: watch::Receiver<Arc<Routes>>,
+    pub(crate) auth: Arc<Auth>,
 }
 
 impl Default for Options {
@@ -221,6 +222,7 @@ impl Default for Options {
             },
             hub: HubSettings::default(),
             routes: Routes::alone(Layout::EMBEDDED, "edge", None).forever(),
+            auth: Arc::new(Auth::open()),
         }
     }
 }
@@ -251,7 +253,7 @@ pub(crate) fn start_on(log: Arc<dyn Log>, bus: Arc<dyn Bus>, options: Options) -
         log,
         bus,
         routes: options.routes,
-        auth: Arc::new(Auth::open()),
+        auth: options.auth,
     };
     edge.start(listeners).expect("threads")
 }
