@@ -11,7 +11,11 @@ use clap::Args;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::server::{Server, body, explain, printable};
+use super::{
+    bearer::{Bearer, authorization},
+    certificates::Trust,
+    server::{Server, body, explain, printable},
+};
 
 /// How long the answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +35,12 @@ pub struct Arguments {
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
 
+    #[command(flatten)]
+    trust: Trust,
+
+    #[command(flatten)]
+    bearer: Bearer,
+
     /// Print the answer as it came: {"slot":…,"route":"…","node":"…","url":"…"}.
     #[arg(long)]
     json: bool,
@@ -49,12 +59,14 @@ struct Route {
 /// # Errors
 /// If the server cannot be reached, or does not know.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let server = Server::parse(&arguments.url)?;
+    let server = Server::parse(&arguments.url, &arguments.trust.load()?)?;
     let query: Vec<(&str, &str)> = [("user", &arguments.user), ("topic", &arguments.topic)]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
         .collect();
-    let response = server.get("/v1/route", &query, &[], PATIENCE).await?;
+    let token = arguments.bearer.token()?.as_ref().map(authorization);
+    let headers: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
+    let response = server.get("/v1/route", &query, &headers, PATIENCE).await?;
     let status = response.status();
     let body = body(response).await;
     if status != StatusCode::OK {

@@ -2,6 +2,7 @@
 
 mod auth;
 mod cluster;
+mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,6 +17,7 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
     listeners(config, role, insecure, &mut refuse);
     auth::check(config, &mut refuse);
     cluster::check(config, role, &mut refuse);
+    tls::check(config, role, &mut refuse);
     for (key, duration) in [
         ("http.heartbeat", config.http.heartbeat),
         ("http.retry", config.http.retry),
@@ -56,6 +58,7 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
             config.limits.connections_per_user,
             usize::MAX,
         ),
+        ("limits.replays_per_user", config.limits.replays_per_user, usize::MAX),
         (
             "limits.connections_per_address",
             config.limits.connections_per_address,

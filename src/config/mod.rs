@@ -14,6 +14,7 @@ mod check;
 mod cluster;
 mod error;
 mod layers;
+mod tls;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -87,6 +88,10 @@ impl Config {
 pub struct Http {
     /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for HTTPS; empty: plain HTTP. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
     /// How many threads serve streams; 0: one per core.
     pub workers: usize,
     /// The origins whose pages may follow streams: exactly as browsers send them, `https://app.example.com`.
@@ -113,6 +118,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: loopback(8080),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
             workers: 0,
             cors_origins: Vec::new(),
             heartbeat: Duration::from_secs(15),
@@ -131,6 +138,13 @@ impl Default for Http {
 pub struct Grpc {
     /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for TLS; empty: none. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
+    /// The certificates (PEM) that those of clients must come from, which are then asked for one; empty: nobody is asked. Who shows none needs a
+    /// token; who shows another is refused.
+    pub tls_client_ca: PathBuf,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
 }
@@ -139,6 +153,9 @@ impl Default for Grpc {
     fn default() -> Self {
         Self {
             listen: loopback(50_051),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_client_ca: PathBuf::new(),
             reflection: false,
         }
     }
@@ -258,12 +275,19 @@ pub struct Limits {
     pub connections: usize,
     /// How many streams one user may have.
     pub connections_per_user: usize,
+    /// How many streams of one user may catch up at the same time: read what was published before they came.
+    pub replays_per_user: usize,
     /// How many connections one peer address may have.
     pub connections_per_address: usize,
     /// How many connections one peer address may open a second.
     pub attempts_per_second_per_address: u32,
     /// Whether loopback addresses are free of the two limits per address.
     pub exempt_loopback: bool,
+    /// How many events one publisher may publish a second, at one node, once for each topic; 0: any number. Where nobody is asked who they are, one
+    /// peer address.
+    pub publishes_per_second_per_publisher: u64,
+    /// How much data, likewise; nothing: any amount.
+    pub publish_bytes_per_second_per_publisher: Size,
 }
 
 impl Default for Limits {
@@ -274,9 +298,12 @@ impl Default for Limits {
             topics_per_stream: 64,
             connections: 0,
             connections_per_user: 100,
+            replays_per_user: 16,
             connections_per_address: 1_000,
             attempts_per_second_per_address: 100,
             exempt_loopback: true,
+            publishes_per_second_per_publisher: 0,
+            publish_bytes_per_second_per_publisher: Size::NOTHING,
         }
     }
 }

@@ -4,15 +4,18 @@
 //! a frame. In the order in which a stream meets them:
 //!
 //! ```text
-//! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ─▶ socket ─┐
-//!                                  └────────▶ http2 ─▶ relay ─┼─▶ hub
-//!                         (tonic) ─▶ grpc ──────────▶ relay ─┘
-//! request, route, cors, answer: what is answered      frame: byte for byte      streams, wheel, moves: heartbeats and ends
+//! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ───────────────────▶ socket ─┐
+//!                          └─ (TLS or h2c) ▶ http2, https1 ─▶ streamed ─▶ relay ─┼─▶ hub
+//!                             (tonic) ─▶ grpc ──────────────────────────▶ relay ─┘
+//! request, caller, route, cors, answer: what is answered      frame: byte for byte
+//! streams, wheel, moves, lease, sweep: heartbeats and ends    carrier: what each protocol does about them
 //! ```
 //!
 //! Build → bind → spawn → drain: [`Listeners::bind`], [`Edge::start`], [`EdgeHandle::drain`], [`EdgeHandle::stopped`].
 
 mod answer;
+mod caller;
+mod carrier;
 mod channel;
 mod cors;
 pub mod frame;
@@ -20,6 +23,8 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod https1;
+mod lease;
 pub mod limits;
 mod listener;
 mod moves;
@@ -27,7 +32,9 @@ mod relay;
 pub mod request;
 mod route;
 mod socket;
+mod streamed;
 mod streams;
+mod sweep;
 mod wheel;
 mod worker;
 
@@ -56,6 +63,7 @@ use crate::{
     hub::HubSettings,
     log::Log,
     model::{Layout, Origin},
+    tls::ServerTls,
 };
 
 /// How streams are served.
@@ -119,6 +127,8 @@ pub struct Edge {
     pub routes: watch::Receiver<Arc<Routes>>,
     /// Who may follow what.
     pub auth: Arc<Auth>,
+    /// How connections are encrypted; nothing: they are not.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Edge {
@@ -154,6 +164,7 @@ impl Edge {
                 bus: Arc::clone(&self.bus),
                 routes: self.routes.clone(),
                 auth: Arc::clone(&self.auth),
+                tls: self.tls.clone(),
                 workers,
                 listener,
                 total: Arc::clone(&total),
@@ -172,6 +183,7 @@ impl Edge {
         Ok(EdgeHandle(Arc::new(Inner {
             address,
             settings,
+            auth: self.auth,
             limits,
             total,
             drain,
@@ -228,6 +240,7 @@ pub struct EdgeHandle(Arc<Inner>);
 struct Inner {
     address: SocketAddr,
     settings: Arc<Settings>,
+    auth: Arc<Auth>,
     limits: Arc<Limits>,
     total: Arc<AtomicUsize>,
     drain: watch::Sender<Option<Duration>>,
@@ -287,6 +300,10 @@ impl EdgeHandle {
 
     fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     fn limits(&self) -> &Arc<Limits> {

@@ -6,6 +6,7 @@
 //! its own disk, a `replica` one that follows the streams of JetStream.
 
 mod access;
+mod certificates;
 mod claims;
 mod cluster;
 mod edge;
@@ -15,6 +16,7 @@ mod ingest;
 mod owner;
 mod ports;
 mod replica;
+mod revocations;
 mod running;
 mod serve;
 mod settings;

@@ -17,12 +17,19 @@ use self::{
     output::{CursorFile, Output, open_file},
 };
 use crate::{
-    cli::server::{Server, printable},
+    cli::{
+        bearer::Bearer,
+        certificates::Trust,
+        server::{Server, printable},
+    },
     model::Topic,
 };
 
 /// The event that stands for those that could not be kept.
 const GAP: &str = "tidings.gap";
+
+/// The event that says that the token ends soon. No event of anybody's: it is told, and goes nowhere.
+const TOKEN_EXPIRING: &str = "tidings.token_expiring";
 
 /// What to follow, and where it goes.
 #[derive(Debug, Args)]
@@ -38,6 +45,12 @@ pub struct Arguments {
     /// Where the server's streams are.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
+
+    #[command(flatten)]
+    trust: Trust,
+
+    #[command(flatten)]
+    bearer: Bearer,
 
     /// Begin this long ago (`10m`, `2h`), or with the `earliest` event that is kept. Does not count once there is a cursor.
     #[arg(long, value_name = "DURATION|earliest", value_parser = since)]
@@ -90,7 +103,9 @@ fn since(text: &str) -> Result<Start, humantime::DurationError> {
 /// # Errors
 /// If the request is wrong or refused for good, if the server cannot be reached for as long as was allowed, or if nothing can be written.
 pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::Result<ExitCode> {
-    let server = Server::parse(&arguments.url)?;
+    let server = Server::parse(&arguments.url, &arguments.trust.load()?)?;
+    // What is wrong with it now is told at once; later it may be in the middle of being replaced.
+    arguments.bearer.token()?;
     let (mut output, cursor) = match (&arguments.output, &arguments.cursor_file) {
         (Some(path), _) => {
             let (file, cursor) = open_file(path)?;
@@ -107,6 +122,7 @@ pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::
         server,
         topics: arguments.topics,
         user: arguments.user,
+        bearer: arguments.bearer,
         start: arguments.since.unwrap_or(Start::Now),
         cursor,
         silence: arguments.silence,
@@ -117,6 +133,10 @@ pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::
     let following = follow(
         settings,
         |event| {
+            if event.event == TOKEN_EXPIRING {
+                tell(&expiring(&event.data));
+                return Ok(Flow::More);
+            }
             output.write(event)?;
             if event.event == GAP {
                 if tell_gaps {
@@ -161,6 +181,19 @@ fn gap(data: &str) -> String {
         Some(other) => printable(other),
         None => "the server does not say why".to_owned(),
     }
+}
+
+/// When the token ends, in words.
+fn expiring(data: &str) -> String {
+    let said: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
+    let when = match said["expires_in_ms"].as_u64() {
+        Some(ms) => format!(
+            "in {}",
+            humantime::format_duration(Duration::from_secs(ms.div_ceil(1_000)))
+        ),
+        None => "soon".to_owned(),
+    };
+    format!("the token expires {when}: the server ends the stream a little earlier")
 }
 
 fn tell(text: &str) {
