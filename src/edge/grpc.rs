@@ -20,6 +20,7 @@ use super::{
 use crate::{
     hub::{Delivery, Follow, GapReason, Start},
     model::{Topic, UnixMillis},
+    proxies::Client,
 };
 
 /// The service.
@@ -46,14 +47,14 @@ impl Subscriber for SubscriberService {
         &self,
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let peer = request.remote_addr().map(|address| address.ip());
+        let client = request.extensions().get::<Client>().copied();
         let edge = &self.edge;
         let follow = follow(
             request.into_inner(),
             edge.settings().topics_per_stream,
             UnixMillis::now(),
         )?;
-        let permit = edge.limits().admit(peer, std::time::Instant::now()).map_err(over)?;
+        let permit = edge.limits().admit(client, std::time::Instant::now()).map_err(over)?;
         let (sender, receiver) = channel(edge.settings().send_queue);
         let bridge = Bridge { follow, sender, permit };
         edge.bridge(bridge).await.map_err(|NoWorker| draining(stay_away()))?;

@@ -3,7 +3,6 @@
 use std::{
     cell::Cell,
     io,
-    net::IpAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -19,10 +18,11 @@ use tokio::{
 };
 
 use super::{
-    http1, http2,
+    entrance, http1, http2,
     limits::{ConnectionPermit, Over},
     worker::Worker,
 };
+use crate::proxies::Client;
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,7 +33,8 @@ const SHED_TIME: Duration = Duration::from_secs(3);
 /// A connection that was accepted.
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
-    pub(super) peer: IpAddr,
+    /// Who connected; perhaps a proxy, whose requests are from others.
+    pub(super) client: Client,
     pub(super) permit: ConnectionPermit,
     /// The limit that it is over: every stream that it asks for is shed.
     pub(super) over: Option<Over>,
@@ -41,7 +42,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// How long it may take until its first request is there; if it is over a limit, until its end.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let patience = self.worker.settings.header_timeout;
         match self.over {
             Some(_) => patience.min(SHED_TIME),
@@ -53,6 +54,9 @@ impl Connection {
 /// Serves a connection until its end, or until its socket has become a stream's.
 pub(super) async fn serve(connection: Connection, stream: TcpStream) {
     let deadline = Instant::now() + connection.patience();
+    let Some((connection, deadline)) = entrance::enter(connection, &stream, deadline).await else {
+        return;
+    };
     // Too slow, gone, or broken: there is nobody to answer.
     let Ok(Ok((begin, is_http2))) = timeout_at(deadline, sniff(&stream)).await else {
         return;

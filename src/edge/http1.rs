@@ -7,7 +7,6 @@ use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
     future::{self, Future as _},
-    net::IpAddr,
     pin::pin,
     rc::Rc,
     task::Poll,
@@ -35,7 +34,7 @@ use super::{
     socket::Socket,
     worker::Worker,
 };
-use crate::model::UnixMillis;
+use crate::{addresses::AddressPermit, model::UnixMillis, proxies::Client};
 
 /// How long, and how much, a client may still send after it has its last answer before it is cut off.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
@@ -43,8 +42,12 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 /// The smallest buffer that hyper allows.
 const LEAST_BUFFER: usize = 8_192;
 
-/// A stream that was admitted, on its way out of hyper, and the version of HTTP that it was asked for in.
-type Parked = (Opening, Option<UserPermit>, Version);
+/// A stream that was admitted, on its way out of hyper, with what it takes beside its connection, and the version of HTTP that it was asked
+/// for in.
+type Parked = (Opening, Share, Version);
+
+/// What a stream takes of its address, if its connection does not, and of its user.
+type Share = (Option<AddressPermit>, Option<UserPermit>);
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
 pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
@@ -54,7 +57,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     let is_asked = Rc::new(Cell::new(false));
     let desk = Desk {
         worker: Rc::clone(&worker),
-        peer: connection.peer,
+        client: connection.client,
         over: connection.over,
         is_asked: Rc::clone(&is_asked),
         is_first: Cell::new(true),
@@ -78,13 +81,13 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
         }
         if let Poll::Ready(outcome) = polled {
             if let Err(error) = outcome {
-                debug!(%error, "a connection failed");
+                debug!(peer = %connection.client, %error, "a connection failed");
             }
             return Poll::Ready(None);
         }
         // hyper's own timer began only with the first byte, and starts again with each request.
         if (connection.over.is_some() || !is_asked.get()) && deadline.as_mut().poll(cx).is_ready() {
-            debug!(peer = %connection.peer, "a connection is cut off: its time is over");
+            debug!(peer = %connection.client, "a connection is cut off: its time is over");
             return Poll::Ready(None);
         }
         Poll::Pending
@@ -92,7 +95,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     .await;
     let socket = hyper.into_parts().io.into_stream();
     match stream {
-        Some((opening, user, version)) => {
+        Some((opening, share, version)) => {
             let coding = Coding::of(version);
             let headers = opening.headers.iter().map(|(name, value)| (name.as_str(), value));
             let date = httpdate::fmt_http_date(std::time::SystemTime::now());
@@ -103,7 +106,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
                 socket,
                 (head, coding),
                 (opening.follow, terms),
-                (connection.permit, user),
+                (connection.permit, share),
             );
         }
         None => close(socket).await,
@@ -132,7 +135,7 @@ fn close_after<B>(response: &mut Response<B>) {
 /// Answers the requests of one connection.
 struct Desk {
     worker: Rc<Worker>,
-    peer: IpAddr,
+    client: Client,
     over: Option<Over>,
     /// Whether there was any request yet.
     is_asked: Rc<Cell<bool>>,
@@ -169,29 +172,38 @@ impl Desk {
         let rules = &self.worker.rules;
         match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
             Answer::Whole(response) => Some(response),
-            Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(user) => {
-                    *self.parked.borrow_mut() = Some((opening, user, request.version()));
-                    None
+            Answer::Stream(opening) => {
+                let client = self.worker.settings.proxies.of_request(self.client, request.headers());
+                match self.admit(client, &opening) {
+                    Ok(share) => {
+                        debug!(peer = %client, "a stream begins");
+                        *self.parked.borrow_mut() = Some((opening, share, request.version()));
+                        None
+                    }
+                    Err(reason) => {
+                        debug!(peer = %client, %reason, "a stream is shed");
+                        let mut response = rules.shed(opening);
+                        close_after(&mut response);
+                        Some(response)
+                    }
                 }
-                Err(reason) => {
-                    debug!(peer = %self.peer, %reason, "a stream is shed");
-                    let mut response = rules.shed(opening);
-                    close_after(&mut response);
-                    Some(response)
-                }
-            },
+            }
         }
     }
 
-    fn admit(&self, opening: &Opening) -> Result<Option<UserPermit>, Shed> {
+    fn admit(&self, client: Client, opening: &Opening) -> Result<Share, Shed> {
         if let Some(over) = self.over {
             return Err(over.into());
         }
-        // The first was counted with the connection.
-        if !self.is_first.replace(false) {
-            self.worker.limits.attempt(Some(self.peer), std::time::Instant::now())?;
+        let limits = &self.worker.limits;
+        // The first was counted with the connection, unless that is a proxy's: it is no client's own.
+        if self.client.is_proxy() || !self.is_first.replace(false) {
+            limits.attempt(client, std::time::Instant::now())?;
         }
-        self.worker.admit(opening)
+        let address = match self.client.is_proxy() {
+            true => limits.address(client)?,
+            false => None,
+        };
+        Ok((address, self.worker.admit(opening)?))
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP/2 in clear text, from clients that know: hyper keeps the connection, each stream's body comes out of a channel.
 
-use std::{cell::Cell, convert::Infallible, future, net::IpAddr, pin::pin, rc::Rc, time::Duration};
+use std::{cell::Cell, convert::Infallible, future, pin::pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture};
@@ -25,7 +25,7 @@ use super::{
     streams::aged,
     worker::Worker,
 };
-use crate::{hub::Delivery, model::UnixMillis};
+use crate::{hub::Delivery, model::UnixMillis, proxies::Client};
 
 /// Streams on one connection at a time.
 const STREAMS: u32 = 256;
@@ -41,7 +41,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     let asked = Rc::new(Notify::new());
     let desk = Desk {
         worker: Rc::clone(&worker),
-        peer: connection.peer,
+        client: connection.client,
         over: connection.over,
         requests: Rc::clone(&requests),
         asked: Rc::clone(&asked),
@@ -71,7 +71,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
         tokio::select! {
             outcome = hyper.as_mut() => {
                 if let Err(error) = outcome {
-                    debug!(peer = %connection.peer, %error, "a connection failed");
+                    debug!(peer = %connection.client, %error, "a connection failed");
                 }
                 break;
             }
@@ -122,7 +122,7 @@ where
 /// Answers the requests of one connection.
 struct Desk {
     worker: Rc<Worker>,
-    peer: IpAddr,
+    client: Client,
     over: Option<Over>,
     requests: Rc<Cell<u64>>,
     /// Told with each request.
@@ -156,21 +156,27 @@ impl Desk {
         };
         match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
             Answer::Whole(response) => whole(response),
-            Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(permits) => self.open(opening, permits),
-                Err(reason) => {
-                    debug!(peer = %self.peer, %reason, "a stream is shed");
-                    whole(rules.shed(opening))
+            Answer::Stream(opening) => {
+                let client = self.worker.settings.proxies.of_request(self.client, request.headers());
+                match self.admit(client, &opening) {
+                    Ok(permits) => {
+                        debug!(peer = %client, "a stream begins");
+                        self.open(opening, permits)
+                    }
+                    Err(reason) => {
+                        debug!(peer = %client, %reason, "a stream is shed");
+                        whole(rules.shed(opening))
+                    }
                 }
-            },
+            }
         }
     }
 
-    fn admit(&self, opening: &Opening) -> Result<(ConnectionPermit, Option<UserPermit>), Shed> {
+    fn admit(&self, client: Client, opening: &Opening) -> Result<(ConnectionPermit, Option<UserPermit>), Shed> {
         if let Some(over) = self.over {
             return Err(over.into());
         }
-        let connection = self.worker.limits.admit(Some(self.peer), std::time::Instant::now())?;
+        let connection = self.worker.limits.admit(Some(client), std::time::Instant::now())?;
         Ok((connection, self.worker.admit(opening)?))
     }
 

@@ -23,10 +23,16 @@ use super::{
     wheel::Tick,
     worker::Worker,
 };
-use crate::hub::{Delivery, Follow, FollowerId, Offer, Outlet};
+use crate::{
+    addresses::AddressPermit,
+    hub::{Delivery, Follow, FollowerId, Offer, Outlet},
+};
 
 /// What a client may send after its request before it is taken for a nuisance and dropped. It has nothing to say.
 const IGNORED_BYTES: usize = 64 * 1024;
+
+/// What a stream takes, of its node, its address and its user.
+type Permits = (ConnectionPermit, (Option<AddressPermit>, Option<UserPermit>));
 
 /// A stream's socket.
 pub(super) struct Socket {
@@ -36,7 +42,7 @@ pub(super) struct Socket {
     ids: Cell<Option<(FollowerId, Key)>>,
     last_sent: Cell<Tick>,
     state: RefCell<State>,
-    _permits: (ConnectionPermit, Option<UserPermit>),
+    _permits: Permits,
 }
 
 #[derive(Default)]
@@ -63,7 +69,7 @@ impl Socket {
         stream: TcpStream,
         (head, coding): (Bytes, Coding),
         (follow, terms): (Follow, Terms),
-        permits: (ConnectionPermit, Option<UserPermit>),
+        permits: Permits,
     ) {
         let socket = Rc::new(Self {
             stream,

@@ -3,10 +3,10 @@
 //! It accepts for itself rather than through tonic's server, for two reasons: connections that outlive the drain are dropped, where tonic would
 //! wait for them for ever; and a caller's deadline is left to the service, which knows what to say of the outcome.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
+use std::{convert::Infallible, io, pin::pin, time::Duration};
 
-use axum::{Extension, Router, body::Body, response::IntoResponse};
-use http::{Request, Response, StatusCode, header};
+use axum::{Router, body::Body, response::IntoResponse};
+use http::{Request, Response, StatusCode};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -18,11 +18,12 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, codegen::Service, server::NamedService, service::Routes, transport::server::TcpConnectInfo};
+use tonic::{Status, codegen::Service, server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{debug, error, warn};
 
-use crate::problem::Problem;
+use super::callers::{Caller, Callers, TOLD_WITHIN, is_grpc};
+use crate::{addresses::AddressLimits, problem::Problem, proxies::Proxies};
 
 /// How long a connection may take to say its first word, and an HTTP/1.1 request to say its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the port is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Whether the contract can be asked for over gRPC reflection.
     pub reflection: bool,
@@ -49,8 +50,12 @@ pub struct ServerSettings {
     pub connections: usize,
     /// How many calls may be under way on one HTTP/2 connection.
     pub calls_per_connection: u32,
-    /// How long a connection may take to say which HTTP it speaks.
+    /// How long a connection may take to say which HTTP it speaks; and, if a proxy's, whom it is for.
     pub first_word: Duration,
+    /// Which proxies are believed for whom they connect.
+    pub proxies: Proxies,
+    /// What one address may have.
+    pub addresses: AddressLimits,
     /// How long open calls have to end once the node drains; what is left is dropped.
     pub drain_window: Duration,
 }
@@ -62,6 +67,8 @@ impl Default for ServerSettings {
             connections: 4_096,
             calls_per_connection: 2_048,
             first_word: HEAD_TIMEOUT,
+            proxies: Proxies::default(),
+            addresses: AddressLimits::default(),
             drain_window: Duration::from_secs(5),
         }
     }
@@ -139,16 +146,17 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let (router, health) = services.into_router(settings.reflection).await?;
     let http = http(settings.calls_per_connection);
+    let callers = Callers::new(settings.proxies, settings.addresses);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = drain.cancelled() => break,
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept(), if connections.len() < settings.connections => match accepted {
-                Ok((stream, peer)) => {
-                    let router = called_by(&router, peer);
-                    connections.spawn(serve_stream(stream, settings.first_word, http.clone(), router, drain.clone()));
-                }
+                Ok((stream, peer)) => if let Some(caller) = callers.enter(peer) {
+                    let router = router.clone();
+                    connections.spawn(serve_stream(stream, caller, settings.first_word, http.clone(), router, drain.clone()));
+                },
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -194,16 +202,9 @@ pub(super) fn http(calls_per_connection: u32) -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// The router for one connection: services ask a request for its peer, as they would under tonic's own server.
-fn called_by(router: &Router, peer: SocketAddr) -> Router {
-    router.clone().layer(Extension(TcpConnectInfo {
-        local_addr: None,
-        remote_addr: Some(peer),
-    }))
-}
-
 async fn serve_stream(
     stream: TcpStream,
+    caller: Caller,
     first_word: Duration,
     http: auto::Builder<TokioExecutor>,
     router: Router,
@@ -213,14 +214,25 @@ async fn serve_stream(
         debug!(%error, "a connection ended before it began");
         return;
     }
-    // Which version it speaks is only known by its first bytes, and hyper waits for them without a limit.
-    tokio::select! {
-        spoken = tokio::time::timeout(first_word, first_word_of(&stream)) => {
-            if matches!(spoken, Ok(Ok(()))) {
-                serve_connection(stream, &http, router, drain).await;
-            }
-        }
-        () = drain.cancelled() => {}
+    let begin = async {
+        let caller = caller.introduced(&stream).await?;
+        // Which version it speaks is only known by its first bytes, and hyper waits for them without a limit.
+        first_word_of(&stream).await.ok()?;
+        Some(caller)
+    };
+    let caller = tokio::select! {
+        begun = tokio::time::timeout(first_word, begin) => match begun {
+            Ok(Some(caller)) => caller,
+            _ => return,
+        },
+        () = drain.cancelled() => return,
+    };
+    let served = serve_connection(stream, &http, caller.router(&router), drain);
+    if caller.is_over() {
+        // It has been told by then.
+        let _ = tokio::time::timeout(TOLD_WITHIN, served).await;
+    } else {
+        served.await;
     }
 }
 
@@ -265,8 +277,7 @@ pub(super) async fn serve_connection<IO>(
 
 /// What answers a request for something that is not there, in the words of its protocol.
 async fn unknown(request: Request<Body>) -> Response<Body> {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+    if is_grpc(&request) {
         let status = Status::unimplemented(format!("no such service here: {}", request.uri().path()));
         return status.into_http();
     }
