@@ -7,6 +7,7 @@ mod grpc;
 mod http1;
 mod http2;
 mod limits;
+mod proxies;
 mod routing;
 mod slow;
 mod world;

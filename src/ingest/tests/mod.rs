@@ -1,6 +1,7 @@
 //! Ingest as its clients see it: real ones, over loopback, before a journal that does as it is told.
 
 mod backpressure;
+mod callers;
 mod double;
 mod grpc;
 mod json;
