@@ -35,6 +35,8 @@ pub mod proxies;
 
 pub mod addresses;
 
+pub mod tls;
+
 pub mod auth;
 
 pub mod problem;

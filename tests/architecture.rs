@@ -56,7 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("config", &["model"]),
+    ("config", &["auth", "model"]),
     ("telemetry", &[]),
     ("admin", &["model", "problem", "proxies", "telemetry"]),
     ("cli", &["auth", "config", "model", "telemetry", "tls"]),

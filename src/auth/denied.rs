@@ -1,6 +1,6 @@
 //! Why somebody is not let in, and the one table of what that is called outside.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::StatusCode;
 use tonic::Code;
@@ -35,17 +35,20 @@ pub enum Denied {
     #[error("the token's claim `{claim}` is missing or makes no sense")]
     Claim {
         /// Which claim.
-        claim: &'static str,
+        claim: Cow<'static, str>,
     },
     /// The token is over.
     #[error("the token has expired: get a new one")]
     Expired,
     /// The token is not valid yet.
-    #[error("the token is not valid yet (`nbf`): see whether the clocks agree")]
+    #[error("the token is not valid yet (`nbf`, `iat`): see whether the clocks agree")]
     NotYetValid,
     /// The token was taken back.
     #[error("the token has been revoked")]
     Revoked,
+    /// The client's certificate is good, and none of its names is anybody here.
+    #[error("the client's certificate names nobody who may publish here (`auth.publishers`)")]
+    Certificate,
     /// The caller is known, and may not do that.
     #[error("this caller may not use the topic {topic}")]
     Topic {
@@ -109,6 +112,12 @@ impl Denied {
             Self::Expired => unauthenticated("expired_token"),
             Self::NotYetValid => unauthenticated("token_not_yet_valid"),
             Self::Revoked => unauthenticated("revoked_token"),
+            Self::Certificate => row(
+                Code::Unauthenticated,
+                StatusCode::UNAUTHORIZED,
+                "unknown_certificate",
+                None,
+            ),
             Self::Topic { .. } => row(
                 Code::PermissionDenied,
                 StatusCode::FORBIDDEN,

@@ -3,9 +3,9 @@
 //! It accepts for itself rather than through tonic's server, for two reasons: connections that outlive the drain are dropped, where tonic would
 //! wait for them for ever; and a caller's deadline is left to the service, which knows what to say of the outcome.
 
-use std::{convert::Infallible, io, pin::pin, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, response::IntoResponse};
+use axum::{Extension, Router, body::Body, response::IntoResponse};
 use http::{Request, Response, StatusCode};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -16,14 +16,25 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{debug, error, warn};
 
-use super::callers::{Caller, Callers, TOLD_WITHIN, is_grpc};
-use crate::{addresses::AddressLimits, problem::Problem, proxies::Proxies};
+use super::{
+    begun::Begun,
+    callers::{Caller, Callers, TOLD_WITHIN, is_grpc},
+};
+use crate::{
+    addresses::AddressLimits,
+    auth::ClientNames,
+    problem::Problem,
+    proxies::Proxies,
+    tls::{self, ServerTls},
+};
 
 /// How long a connection may take to say its first word, and an HTTP/1.1 request to say its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +53,7 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the port is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// Whether the contract can be asked for over gRPC reflection.
     pub reflection: bool,
@@ -50,8 +61,11 @@ pub struct ServerSettings {
     pub connections: usize,
     /// How many calls may be under way on one HTTP/2 connection.
     pub calls_per_connection: u32,
-    /// How long a connection may take to say which HTTP it speaks; and, if a proxy's, whom it is for.
+    /// How long a connection may take to say which HTTP it speaks; over TLS, its handshake before that may take as long, and so may the word of a
+    /// proxy whom it is for.
     pub first_word: Duration,
+    /// How connections are encrypted; nothing: they are not.
+    pub tls: Option<Arc<ServerTls>>,
     /// Which proxies are believed for whom they connect.
     pub proxies: Proxies,
     /// What one address may have.
@@ -67,6 +81,7 @@ impl Default for ServerSettings {
             connections: 4_096,
             calls_per_connection: 2_048,
             first_word: HEAD_TIMEOUT,
+            tls: None,
             proxies: Proxies::default(),
             addresses: AddressLimits::default(),
             drain_window: Duration::from_secs(5),
@@ -155,7 +170,8 @@ pub async fn serve(
             accepted = listener.accept(), if connections.len() < settings.connections => match accepted {
                 Ok((stream, peer)) => if let Some(caller) = callers.enter(peer) {
                     let router = router.clone();
-                    connections.spawn(serve_stream(stream, caller, settings.first_word, http.clone(), router, drain.clone()));
+                    let opening = Opening { stream, first_word: settings.first_word, http: http.clone(), router };
+                    connections.spawn(opening.enter(caller, settings.tls.clone(), drain.clone()));
                 },
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
@@ -171,7 +187,7 @@ pub async fn serve(
             log_panic(ended);
         }
     };
-    if tokio::time::timeout(settings.drain_window, all_ended).await.is_err() {
+    if timeout(settings.drain_window, all_ended).await.is_err() {
         warn!(
             connections = connections.len(),
             "connections dropped, they did not end within the drain window"
@@ -202,38 +218,91 @@ pub(super) fn http(calls_per_connection: u32) -> auto::Builder<TokioExecutor> {
     http
 }
 
-async fn serve_stream(
+/// A connection that was accepted.
+struct Opening {
     stream: TcpStream,
-    caller: Caller,
     first_word: Duration,
     http: auto::Builder<TokioExecutor>,
     router: Router,
-    drain: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection ended before it began");
-        return;
+}
+
+impl Opening {
+    /// What a proxy says comes before everything else, TLS too.
+    async fn enter(mut self, caller: Caller, tls: Option<Arc<ServerTls>>, drain: CancellationToken) {
+        let caller = tokio::select! {
+            introduced = timeout(self.first_word, caller.introduced(&self.stream)) => match introduced {
+                Ok(Some(caller)) => caller,
+                _ => return,
+            },
+            () = drain.cancelled() => return,
+        };
+        self.router = caller.router(&self.router);
+        let served = self.serve(tls, drain);
+        if caller.is_over() {
+            // It has been told by then.
+            let _ = timeout(TOLD_WITHIN, served).await;
+        } else {
+            served.await;
+        }
     }
-    let begin = async {
-        let caller = caller.introduced(&stream).await?;
+
+    async fn serve(self, tls: Option<Arc<ServerTls>>, drain: CancellationToken) {
+        if let Err(error) = self.stream.set_nodelay(true) {
+            debug!(%error, "a connection ended before it began");
+            return;
+        }
+        match tls {
+            Some(tls) => self.serve_encrypted(&tls, drain).await,
+            None => self.serve_plain(drain).await,
+        }
+    }
+
+    async fn serve_plain(self, drain: CancellationToken) {
         // Which version it speaks is only known by its first bytes, and hyper waits for them without a limit.
-        first_word_of(&stream).await.ok()?;
-        Some(caller)
-    };
-    let caller = tokio::select! {
-        begun = tokio::time::timeout(first_word, begin) => match begun {
-            Ok(Some(caller)) => caller,
-            _ => return,
-        },
-        () = drain.cancelled() => return,
-    };
-    let served = serve_connection(stream, &http, caller.router(&router), drain);
-    if caller.is_over() {
-        // It has been told by then.
-        let _ = tokio::time::timeout(TOLD_WITHIN, served).await;
-    } else {
-        served.await;
+        tokio::select! {
+            spoken = timeout(self.first_word, first_word_of(&self.stream)) => {
+                if matches!(spoken, Ok(Ok(()))) {
+                    serve_connection(self.stream, &self.http, self.router, drain).await;
+                }
+            }
+            () = drain.cancelled() => {}
+        }
     }
+
+    async fn serve_encrypted(self, tls: &ServerTls, drain: CancellationToken) {
+        let first_word = self.first_word;
+        let opened = async {
+            let stream = timeout(first_word, tls.accept(self.stream)).await??;
+            let is_http2 = tls::speaks_http2(&stream);
+            let preface = if is_http2 { PREFACE.len() } else { 0 };
+            // The handshake has told which version it speaks; hyper waits for the beginning of HTTP/2 without a limit all the same.
+            let stream = timeout(first_word, Begun::read(stream, preface)).await??;
+            Ok::<_, io::Error>((stream, is_http2))
+        };
+        let (stream, is_http2) = tokio::select! {
+            opened = opened => match opened {
+                Ok(opened) => opened,
+                Err(error) => return debug!(%error, "a connection is not let in"),
+            },
+            () = drain.cancelled() => return,
+        };
+        let router = match certified_names(stream.get_ref()) {
+            Some(names) => self.router.layer(Extension(names)),
+            None => self.router,
+        };
+        let http = if is_http2 {
+            self.http.http2_only()
+        } else {
+            self.http.http1_only()
+        };
+        serve_connection(stream, &http, router, drain).await;
+    }
+}
+
+/// The names of a client's certificate, which was found good; nothing if it has shown none.
+fn certified_names(stream: &TlsStream<TcpStream>) -> Option<ClientNames> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    Some(ClientNames(tls::names(certificate).into()))
 }
 
 /// Waits until the first bytes tell which HTTP a connection speaks, and leaves them where they are.

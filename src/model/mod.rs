@@ -5,12 +5,14 @@ mod event;
 pub(crate) mod json;
 mod origin;
 mod position;
+mod secret;
 mod topic;
 
 pub use cursor::{Cursor, CursorError, Position};
 pub use event::{Event, EventType, EventTypeError, PublishKey, PublishKeyError, UnixMillis};
 pub use origin::{Origin, OriginError};
 pub use position::{Epoch, Seq, Shard, Slot};
+pub use secret::Secret;
 pub use tidings_cluster::Layout;
 pub use topic::{Topic, TopicError};
 
