@@ -289,12 +289,19 @@ pub struct Limits {
     pub connections: usize,
     /// How many streams one user may have.
     pub connections_per_user: usize,
+    /// How many streams of one user may catch up at the same time: read what was published before they came.
+    pub replays_per_user: usize,
     /// How many connections one address may have, on each port.
     pub connections_per_address: usize,
     /// How many connections one address may open a second, on each port.
     pub attempts_per_second_per_address: u32,
     /// Whether loopback addresses are free of the two limits per address.
     pub exempt_loopback: bool,
+    /// How many events one publisher may publish a second, at one node, once for each topic; 0: any number. Where nobody is asked who they are, one
+    /// peer address.
+    pub publishes_per_second_per_publisher: u64,
+    /// How much data, likewise; nothing: any amount.
+    pub publish_bytes_per_second_per_publisher: Size,
 }
 
 impl Default for Limits {
@@ -305,9 +312,12 @@ impl Default for Limits {
             topics_per_stream: 64,
             connections: 0,
             connections_per_user: 100,
+            replays_per_user: 16,
             connections_per_address: 1_000,
             attempts_per_second_per_address: 100,
             exempt_loopback: true,
+            publishes_per_second_per_publisher: 0,
+            publish_bytes_per_second_per_publisher: Size::NOTHING,
         }
     }
 }

@@ -30,11 +30,11 @@ use super::{
     answer::{Answer, Opening, Shed},
     frame::{self, Coding},
     http::{Connection, Io},
-    limits::{Over, UserPermit, come_back_after},
+    limits::{Over, Permits, come_back_after},
     socket::Socket,
     worker::Worker,
 };
-use crate::{addresses::AddressPermit, model::UnixMillis, proxies::Client};
+use crate::{model::UnixMillis, proxies::Client};
 
 /// How long, and how much, a client may still send after it has its last answer before it is cut off.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
@@ -43,10 +43,7 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 const LEAST_BUFFER: usize = 8_192;
 
 /// A stream that was admitted, with what it takes beside its connection, and the version of HTTP that it was asked for in.
-pub(super) type Admitted = Box<(Opening, Share, Version)>;
-
-/// What a stream takes of its address, if its connection does not, and of its user.
-pub(super) type Share = (Option<AddressPermit>, Option<UserPermit>);
+pub(super) type Admitted = Box<(Opening, Permits, Version)>;
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
 pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
@@ -86,7 +83,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     let socket = hyper.into_parts().io.into_stream();
     match stream {
         Some(admitted) => {
-            let (opening, share, version) = *admitted;
+            let (opening, permits, version) = *admitted;
             let coding = Coding::of(version);
             let headers = opening.headers.iter().map(|(name, value)| (name.as_str(), value));
             let date = httpdate::fmt_http_date(std::time::SystemTime::now());
@@ -97,7 +94,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
                 socket,
                 (head, coding),
                 (opening.follow, terms),
-                (connection.permit, share),
+                permits.with_connection(connection.permit),
             );
         }
         None => close(socket).await,
@@ -141,7 +138,7 @@ pub(super) struct Desk {
     over: Option<Over>,
     /// Whether there was any request yet.
     is_asked: Rc<Cell<bool>>,
-    /// Whether there was no stream yet.
+    /// Whether nothing was asked for yet that counts as an attempt.
     is_first: Cell<bool>,
 }
 
@@ -164,45 +161,47 @@ impl Desk {
     pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Bytes>, Admitted> {
         self.is_asked.set(true);
         let rules = &self.worker.rules;
-        let mut response = match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => response,
-            Answer::Stream(opening) => {
-                let client = self.worker.settings.proxies.of_request(self.client, request.headers());
-                match self.admit(client, &opening) {
-                    Ok(share) => {
-                        debug!(peer = %client, "a stream begins");
-                        return Err(Box::new((opening, share, request.version())));
-                    }
-                    Err(reason) => {
-                        debug!(peer = %client, %reason, "a stream is shed");
-                        let mut response = rules.shed(opening);
-                        close_after(&mut response);
-                        response
-                    }
+        let client = self.worker.settings.proxies.of_request(self.client, request.headers());
+        let answered = rules.answer(request, &self.worker.routes(), || self.over(client), UnixMillis::now());
+        let (mut response, reason) = match answered {
+            Answer::Whole(mut response) => {
+                // One that is over a limit makes room for the next to be told so.
+                if self.over.is_some() {
+                    close_after(&mut response);
                 }
+                return Ok(response);
             }
+            Answer::Shed(response, reason) => (response, reason),
+            Answer::Stream(opening) => match self.admit(client, &opening) {
+                Ok(permits) => {
+                    debug!(peer = %client, "a stream begins");
+                    return Err(Box::new((opening, permits, request.version())));
+                }
+                Err(reason) => (rules.shed(opening), reason),
+            },
         };
-        // One that is over a limit makes room for the next to be told so.
-        if self.over.is_some() {
-            close_after(&mut response);
-        }
+        debug!(peer = %client, %reason, "a stream is shed");
+        close_after(&mut response);
         Ok(response)
     }
 
-    fn admit(&self, client: Client, opening: &Opening) -> Result<Share, Shed> {
-        if let Some(over) = self.over {
-            return Err(over.into());
-        }
-        let limits = &self.worker.limits;
+    /// The limit that a request is over.
+    fn over(&self, client: Client) -> Option<Over> {
         // The first was counted with the connection, unless that is a proxy's: it is no client's own.
-        if self.client.is_proxy() || !self.is_first.replace(false) {
-            limits.attempt(client, std::time::Instant::now())?;
-        }
+        self.over
+            .or_else(|| match self.is_first.replace(false) && !self.client.is_proxy() {
+                true => None,
+                false => self.worker.limits.attempt(client, std::time::Instant::now()).err(),
+            })
+    }
+
+    fn admit(&self, client: Client, opening: &Opening) -> Result<Permits, Shed> {
+        // The connection has its client's share of the address, unless it is a proxy's.
         let address = match self.client.is_proxy() {
-            true => limits.address(client)?,
+            true => self.worker.limits.address(client)?,
             false => None,
         };
-        Ok((address, self.worker.admit(opening)?))
+        Ok(Permits::of_user(self.worker.admit(opening)?).with_address(address))
     }
 }
 

@@ -21,7 +21,7 @@ use tracing::debug;
 use super::{
     answer::{Answer, Opening, Shed},
     http::Connection,
-    limits::{ConnectionPermit, Over, UserPermit},
+    limits::{Over, Permits},
     streamed::{self, Body},
     streams::aged,
     worker::Worker,
@@ -151,38 +151,35 @@ impl Service<Request<Incoming>> for Desk {
 impl Desk {
     fn answer(&self, request: &Request<Incoming>) -> LocalBoxFuture<'static, Response<Body>> {
         let rules = &self.worker.rules;
-        match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => streamed::whole(response),
-            Answer::Stream(opening) => {
-                let client = self.worker.settings.proxies.of_request(self.client, request.headers());
-                match self.admit(client, &opening) {
-                    Ok(permits) => {
-                        debug!(peer = %client, "a stream begins");
-                        self.open(opening, permits)
-                    }
-                    Err(reason) => {
-                        debug!(peer = %client, %reason, "a stream is shed");
-                        streamed::whole(rules.shed(opening))
-                    }
+        let client = self.worker.settings.proxies.of_request(self.client, request.headers());
+        let over = || self.over(client);
+        let (response, reason) = match rules.answer(request, &self.worker.routes(), over, UnixMillis::now()) {
+            Answer::Whole(response) => return streamed::whole(response),
+            Answer::Shed(response, reason) => (response, reason),
+            Answer::Stream(opening) => match self.admit(client, &opening) {
+                Ok(permits) => {
+                    debug!(peer = %client, "a stream begins");
+                    return self.open(opening, permits);
                 }
-            }
-        }
+                Err(reason) => (rules.shed(opening), reason),
+            },
+        };
+        debug!(peer = %client, %reason, "a stream is shed");
+        streamed::whole(response)
     }
 
-    fn admit(&self, client: Client, opening: &Opening) -> Result<(ConnectionPermit, Option<UserPermit>), Shed> {
-        if let Some(over) = self.over {
-            return Err(over.into());
-        }
-        let connection = self.worker.limits.admit(Some(client), std::time::Instant::now())?;
-        Ok((connection, self.worker.admit(opening)?))
+    /// The limit that a request is over.
+    fn over(&self, client: Client) -> Option<Over> {
+        let attempt = || self.worker.limits.attempt(client, std::time::Instant::now()).err();
+        self.over.or_else(attempt)
     }
 
-    fn open(
-        &self,
-        opening: Opening,
-        permits: (ConnectionPermit, Option<UserPermit>),
-    ) -> LocalBoxFuture<'static, Response<Body>> {
-        let permits = (permits, Rc::clone(&self.open));
-        streamed::open(&self.worker, opening, permits).boxed_local()
+    fn admit(&self, client: Client, opening: &Opening) -> Result<Permits, Shed> {
+        let connection = self.worker.limits.room(Some(client))?;
+        Ok(Permits::of_user(self.worker.admit(opening)?).with_connection(connection))
+    }
+
+    fn open(&self, opening: Opening, permits: Permits) -> LocalBoxFuture<'static, Response<Body>> {
+        streamed::open(&self.worker, opening, permits, Rc::clone(&self.open)).boxed_local()
     }
 }

@@ -69,8 +69,8 @@ impl Service<Request<Incoming>> for Answering {
         let answered = match self.desk.answer(&request) {
             Ok(response) => streamed::whole(response),
             Err(admitted) => {
-                let (opening, share, _) = *admitted;
-                let opened = streamed::open(&self.worker, opening, share);
+                let (opening, permits, _) = *admitted;
+                let opened = streamed::open(&self.worker, opening, permits, ());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
                     close_after(&mut response);

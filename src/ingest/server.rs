@@ -26,7 +26,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     begun::Begun,
-    callers::{Caller, Callers, TOLD_WITHIN, is_grpc},
+    entrance::{Entrance, Guest, TOLD_WITHIN, is_grpc},
 };
 use crate::{
     addresses::AddressLimits,
@@ -161,17 +161,17 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let (router, health) = services.into_router(settings.reflection).await?;
     let http = http(settings.calls_per_connection);
-    let callers = Callers::new(settings.proxies, settings.addresses);
+    let entrance = Entrance::new(settings.proxies, settings.addresses);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = drain.cancelled() => break,
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept(), if connections.len() < settings.connections => match accepted {
-                Ok((stream, peer)) => if let Some(caller) = callers.enter(peer) {
+                Ok((stream, peer)) => if let Some(guest) = entrance.enter(peer) {
                     let router = router.clone();
                     let opening = Opening { stream, first_word: settings.first_word, http: http.clone(), router };
-                    connections.spawn(opening.enter(caller, settings.tls.clone(), drain.clone()));
+                    connections.spawn(opening.enter(guest, settings.tls.clone(), drain.clone()));
                 },
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
@@ -228,17 +228,17 @@ struct Opening {
 
 impl Opening {
     /// What a proxy says comes before everything else, TLS too.
-    async fn enter(mut self, caller: Caller, tls: Option<Arc<ServerTls>>, drain: CancellationToken) {
-        let caller = tokio::select! {
-            introduced = timeout(self.first_word, caller.introduced(&self.stream)) => match introduced {
-                Ok(Some(caller)) => caller,
+    async fn enter(mut self, guest: Guest, tls: Option<Arc<ServerTls>>, drain: CancellationToken) {
+        let guest = tokio::select! {
+            introduced = timeout(self.first_word, guest.introduced(&self.stream)) => match introduced {
+                Ok(Some(guest)) => guest,
                 _ => return,
             },
             () = drain.cancelled() => return,
         };
-        self.router = caller.router(&self.router);
+        self.router = guest.router(&self.router);
         let served = self.serve(tls, drain);
-        if caller.is_over() {
+        if guest.is_over() {
             // It has been told by then.
             let _ = timeout(TOLD_WITHIN, served).await;
         } else {

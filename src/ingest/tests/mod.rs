@@ -1,8 +1,8 @@
 //! Ingest as its clients see it: real ones, over loopback, before a journal that does as it is told.
 
 mod backpressure;
-mod callers;
 mod double;
+mod entrance;
 mod grpc;
 mod json;
 mod port;
@@ -24,6 +24,7 @@ use tonic::transport::Channel;
 use self::double::{TestBus, TestJournal};
 use super::{Ingest, ServeError, ServerSettings, Services, Settings, grpc::publisher, json::router, serve};
 use crate::{
+    auth::Auth,
     journal::{AppendError, Placed, Unavailable},
     model::{Layout, Seq, Shard},
 };
@@ -125,6 +126,7 @@ fn ingest(journal: &Arc<TestJournal>, bus: &Arc<TestBus>, drain: &CancellationTo
         bus.clone(),
         Layout::new(1_024, 3).unwrap(),
         Settings::default(),
+        Arc::new(Auth::open()),
         drain.clone(),
     )
 }

@@ -35,7 +35,7 @@ const COME_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// What all connections of the port share.
 #[derive(Debug)]
-pub(super) struct Callers {
+pub(super) struct Entrance {
     proxies: Proxies,
     addresses: Arc<Addresses>,
     telling: AtomicUsize,
@@ -43,8 +43,8 @@ pub(super) struct Callers {
 
 /// A connection that came in.
 #[derive(Debug)]
-pub(super) struct Caller {
-    callers: Arc<Callers>,
+pub(super) struct Guest {
+    entrance: Arc<Entrance>,
     client: Client,
     /// Its own port; of whoever a proxy tells, none is known.
     port: u16,
@@ -60,7 +60,7 @@ enum Standing {
     ),
 }
 
-impl Callers {
+impl Entrance {
     pub(super) fn new(proxies: Proxies, limits: AddressLimits) -> Arc<Self> {
         Arc::new(Self {
             proxies,
@@ -70,11 +70,11 @@ impl Callers {
     }
 
     /// A connection comes in. None if there is no room even to say that there is none.
-    pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Option<Caller> {
+    pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Option<Guest> {
         self.admit(self.proxies.peer(peer.ip()), peer.port())
     }
 
-    fn admit(self: &Arc<Self>, client: Client, port: u16) -> Option<Caller> {
+    fn admit(self: &Arc<Self>, client: Client, port: u16) -> Option<Guest> {
         let admitted = self.addresses.attempt(client, Instant::now());
         let standing = match admitted.and_then(|()| self.addresses.connect(client)) {
             Ok(permit) => Standing::Welcome(permit),
@@ -84,8 +84,8 @@ impl Callers {
                 Standing::Over(over, telling?)
             }
         };
-        Some(Caller {
-            callers: Arc::clone(self),
+        Some(Guest {
+            entrance: Arc::clone(self),
             client,
             port,
             standing,
@@ -102,7 +102,7 @@ impl Callers {
 
 /// One who is told; makes room for the next when it is dropped.
 #[derive(Debug)]
-struct Telling(Arc<Callers>);
+struct Telling(Arc<Entrance>);
 
 impl Drop for Telling {
     fn drop(&mut self) {
@@ -110,15 +110,15 @@ impl Drop for Telling {
     }
 }
 
-impl Caller {
+impl Guest {
     /// Has a proxy say whom it connects for, if it must. None if it does not, or there is no room for that client.
     pub(super) async fn introduced(self, stream: &TcpStream) -> Option<Self> {
-        let callers = &self.callers;
-        if !callers.proxies.must_introduce(self.client) {
+        let entrance = &self.entrance;
+        if !entrance.proxies.must_introduce(self.client) {
             return Some(self);
         }
-        match callers.proxies.introduced(self.client, stream).await {
-            Ok(client) => callers.admit(client, 0),
+        match entrance.proxies.introduced(self.client, stream).await {
+            Ok(client) => entrance.admit(client, 0),
             // Those that look whether the port is open, as proxies do.
             Err(HeaderError::Ended) => None,
             Err(error) => {
@@ -139,9 +139,9 @@ impl Caller {
         if let Standing::Over(over, _) = self.standing {
             return Router::new().fallback(move |request: Request<Body>| async move { turned_away(over, &request) });
         }
-        let (callers, peer, port) = (Arc::clone(&self.callers), self.client, self.port);
+        let (entrance, peer, port) = (Arc::clone(&self.entrance), self.client, self.port);
         router.clone().layer(map_request(move |mut request: Request<Body>| {
-            let client = callers.proxies.of_request(peer, request.headers());
+            let client = entrance.proxies.of_request(peer, request.headers());
             let port = if client == peer { port } else { 0 };
             let extensions = request.extensions_mut();
             extensions.insert(client);
