@@ -46,6 +46,14 @@ const LEAST_BUFFER: usize = 8_192;
 /// A stream that was admitted, and the version of HTTP that it was asked for in.
 pub(super) type Admitted = (Opening, Option<UserPermit>, Version);
 
+/// What becomes of a request.
+pub(super) enum Verdict {
+    /// It has this answer.
+    Whole(Response<Bytes>),
+    /// It is a stream.
+    Stream(Admitted),
+}
+
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
 pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     let blocked = Rc::clone(&io.blocked);
@@ -154,17 +162,14 @@ impl Desk {
         }
     }
 
-    /// The answer.
-    ///
-    /// # Errors
-    /// If it is a stream, which was admitted.
-    pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Bytes>, Admitted> {
+    /// What becomes of a request.
+    pub(super) fn answer(&self, request: &Request<Incoming>) -> Verdict {
         self.is_asked.set(true);
         let rules = &self.worker.rules;
         let mut response = match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
             Answer::Whole(response) => response,
             Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(user) => return Err((opening, user, request.version())),
+                Ok(user) => return Verdict::Stream((opening, user, request.version())),
                 Err(reason) => {
                     debug!(peer = %self.peer, %reason, "a stream is shed");
                     let mut response = rules.shed(opening);
@@ -177,7 +182,7 @@ impl Desk {
         if self.over.is_some() {
             close_after(&mut response);
         }
-        Ok(response)
+        Verdict::Whole(response)
     }
 
     fn admit(&self, opening: &Opening) -> Result<Option<UserPermit>, Shed> {
@@ -207,8 +212,8 @@ impl Service<Request<Incoming>> for Parking {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.desk.answer(&request) {
-            Ok(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
-            Err(admitted) => {
+            Verdict::Whole(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
+            Verdict::Stream(admitted) => {
                 *self.parked.borrow_mut() = Some(admitted);
                 Either::Right(future::pending())
             }

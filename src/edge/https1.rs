@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::{
     http::Connection,
-    http1::{Desk, close, close_after, hyper},
+    http1::{Desk, Verdict, close, close_after, hyper},
     streamed::{self, Body},
     worker::Worker,
 };
@@ -67,8 +67,8 @@ impl Service<Request<Incoming>> for Answering {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let answered = match self.desk.answer(&request) {
-            Ok(response) => streamed::whole(response),
-            Err((opening, user, _)) => {
+            Verdict::Whole(response) => streamed::whole(response),
+            Verdict::Stream((opening, user, _)) => {
                 let opened = streamed::open(&self.worker, opening, user);
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
