@@ -27,7 +27,7 @@ use super::{
 };
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
-pub(super) async fn serve(connection: Connection, stream: TlsStream<TcpStream>, deadline: Instant) {
+pub(super) async fn serve(connection: Connection, stream: Box<TlsStream<TcpStream>>, deadline: Instant) {
     let worker = Rc::clone(&connection.worker);
     let is_asked = Rc::new(Cell::new(false));
     let answering = Answering {
