@@ -3,7 +3,7 @@
 //! | source | form |
 //! |---|---|
 //! | file | `tidings.toml` in the working directory if there is one, or `--config FILE` |
-//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas |
+//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas, a list of tables may be JSON |
 //! | flags | `--http`, `--grpc`, `--admin`, `--data`, `--nats` |
 //!
 //! Durations are text such as `"10m"`, sizes text such as `"64KiB"`. Unknown keys are refused, all mistakes are reported together, each with
@@ -14,7 +14,6 @@ mod check;
 mod cluster;
 mod error;
 mod layers;
-mod secret;
 mod tls;
 mod values;
 
@@ -27,9 +26,9 @@ pub use self::{
     cluster::{Cluster, Jetstream, Nats, Storage},
     error::{ConfigError, Mistake, Origin},
     layers::{Flag, Sources},
-    secret::Secret,
     values::{Ordinal, Size, SizeError},
 };
+pub use crate::model::Secret;
 
 /// What a node does, as its command says. Each needs other settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +86,7 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
     /// The certificate that is shown, and those between it and the root (PEM), for HTTPS; empty: plain HTTP. It is read again when it changes.
     pub tls_cert: PathBuf,
@@ -137,7 +136,7 @@ impl Default for Http {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grpc {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
     /// The certificate that is shown, and those between it and the root (PEM), for TLS; empty: none. It is read again when it changes.
     pub tls_cert: PathBuf,
@@ -166,13 +165,21 @@ impl Default for Grpc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs a token, or `--insecure`.
     pub listen: SocketAddr,
+    /// The token that whoever asks for `/metrics` brings: `Authorization: Bearer …`. Health is told to everybody.
+    pub token: Secret,
+    /// The file that the token is in.
+    pub token_file: PathBuf,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: loopback(8081) }
+        Self {
+            listen: loopback(8081),
+            token: Secret::default(),
+            token_file: PathBuf::new(),
+        }
     }
 }
 
@@ -268,12 +275,19 @@ pub struct Limits {
     pub connections: usize,
     /// How many streams one user may have.
     pub connections_per_user: usize,
+    /// How many streams of one user may catch up at the same time: read what was published before they came.
+    pub replays_per_user: usize,
     /// How many connections one peer address may have.
     pub connections_per_address: usize,
     /// How many connections one peer address may open a second.
     pub attempts_per_second_per_address: u32,
     /// Whether loopback addresses are free of the two limits per address.
     pub exempt_loopback: bool,
+    /// How many events one publisher may publish a second, at one node, once for each topic; 0: any number. Where nobody is asked who they are, one
+    /// peer address.
+    pub publishes_per_second_per_publisher: u64,
+    /// How much data, likewise; nothing: any amount.
+    pub publish_bytes_per_second_per_publisher: Size,
 }
 
 impl Default for Limits {
@@ -284,9 +298,12 @@ impl Default for Limits {
             topics_per_stream: 64,
             connections: 0,
             connections_per_user: 100,
+            replays_per_user: 16,
             connections_per_address: 1_000,
             attempts_per_second_per_address: 100,
             exempt_loopback: true,
+            publishes_per_second_per_publisher: 0,
+            publish_bytes_per_second_per_publisher: Size::NOTHING,
         }
     }
 }

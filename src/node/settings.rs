@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use super::{NodeError, certificates::Certificates, serve::BLOCK_CACHE};
 use crate::{
-    config::{Config, Storage},
+    config::{Config, JournalKind, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
@@ -71,10 +71,22 @@ pub(super) fn retention(config: &Config) -> Retention {
     }
 }
 
+/// For how long an event can be read, in a cluster: with JetStream a disk that was wiped is filled again from the streams.
+pub(super) fn kept_for(config: &Config) -> Duration {
+    match config.journal.kind {
+        JournalKind::Rocksdb => config.log.retention_age,
+        JournalKind::Jetstream => config.log.retention_age.min(config.jetstream.max_age),
+    }
+}
+
 pub(super) fn ingest(config: &Config) -> ingest::Settings {
     ingest::Settings {
         topics: config.limits.topics_per_publish,
         data_bytes: config.limits.data_bytes.in_memory(),
+        rates: ingest::Rates {
+            events: config.limits.publishes_per_second_per_publisher,
+            bytes: config.limits.publish_bytes_per_second_per_publisher.bytes(),
+        },
         ..ingest::Settings::default()
     }
 }
@@ -132,6 +144,7 @@ pub(super) fn limits(config: &Config, files: Option<u64>) -> Result<limits::Sett
     Ok(limits::Settings {
         connections: if asked == 0 { room } else { asked },
         connections_per_user: config.limits.connections_per_user,
+        replays_per_user: config.limits.replays_per_user,
         connections_per_address: config.limits.connections_per_address,
         attempts_per_second_per_address: config.limits.attempts_per_second_per_address,
         exempt_loopback: config.limits.exempt_loopback,
