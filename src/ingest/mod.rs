@@ -4,6 +4,7 @@
 
 mod admit;
 mod audit;
+mod begun;
 mod caller;
 pub mod control;
 mod error;

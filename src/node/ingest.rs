@@ -8,7 +8,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, cluster, owner,
+    NodeError, access, cluster, owner,
     ports::Ports,
     replica,
     revocations::{Hearing, Renewal, Revoked},
@@ -47,6 +47,9 @@ pub(super) struct Joined {
     pub(super) nats: Nats,
     pub(super) bus: Arc<NatsBus>,
     pub(super) draining: CancellationToken,
+    pub(super) auth: Arc<Auth>,
+    /// What keeps the keys of `auth` up to date.
+    pub(super) keys: JoinSet<()>,
     /// Cancelled once old events may be dropped: what is revoked among them has been appended again.
     pub(super) safe: CancellationToken,
 }
@@ -55,6 +58,8 @@ impl Joined {
     /// Binds, and begins to connect.
     pub(super) async fn join(config: &Config) -> Result<Self, NodeError> {
         let layout = cluster::layout(config)?;
+        let mut keys = JoinSet::new();
+        let auth = access::start(config, &mut keys).await?;
         let ports = Ports::bind(config).await?;
         let grpc = config.advertised_grpc(ports.addresses.grpc);
         let me = Me {
@@ -73,6 +78,8 @@ impl Joined {
             nats,
             bus,
             draining: CancellationToken::new(),
+            auth,
+            keys,
             safe: CancellationToken::new(),
         })
     }
@@ -116,6 +123,8 @@ pub(super) fn spawn(
         bus,
         draining,
         safe,
+        auth,
+        keys,
         ..
     } = joined;
     let Shards {
@@ -124,17 +133,31 @@ pub(super) fn spawn(
         journals,
         mut background,
     } = shards;
+    background.spawn(async move { drop(keys.join_all().await) });
+    let admin_token = cluster::admin_token(config)?;
     let stop = CancellationToken::new();
-    let auth = Arc::new(Auth::open());
     let secret = cluster::secret_of(config)?;
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
 
-    let remote = RemoteLog::new(members.holders(), Handle::current(), settings::remote_log(config));
+    ports.certificates.keep(&mut background);
     for shard in held.keys() {
         background.spawn(journal::send_digests(log.clone(), bus.clone(), *shard, DIGEST_EVERY));
     }
     let journal_service = journal::service::service(&me.node, layout, held.clone(), &secret, draining.clone());
-    let routed = Routed::start(&me.node, layout, held, &members.holders(), settings::routed(config));
+    let routed = Routed::start_over(
+        &me.node,
+        layout,
+        held,
+        &members.holders(),
+        settings::routed(config),
+        ports.certificates.cluster.clone(),
+    );
+    let remote = RemoteLog::over(
+        members.holders(),
+        Handle::current(),
+        settings::remote_log(config),
+        ports.certificates.cluster.clone(),
+    );
     let hearing = Hearing {
         layout,
         log: Arc::new(remote),
@@ -165,10 +188,10 @@ pub(super) fn spawn(
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError,
+    NodeError, access, cluster,
     health::ServeHealth,
     opening,
     ports::Ports,
@@ -29,7 +29,7 @@ use crate::{
     ingest::{self, Ingest, Services},
     journal::{self, LocalJournal, Surroundings},
     log::{self, LocalLog, Log, Store},
-    model::{Layout, Shard},
+    model::{Layout, Secret, Shard},
 };
 
 /// The one shard of a process that does everything itself.
@@ -43,6 +43,9 @@ pub(super) const BLOCK_CACHE: usize = 64 << 20;
 
 /// Opens, builds, binds and spawns.
 pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
+    let admin_token = cluster::admin_token(config)?;
+    let mut background = JoinSet::new();
+    let auth = access::start(config, &mut background).await?;
     let store = opening(open(config), signals).await?;
     let built = build(config, store)?;
     let journals = Journals {
@@ -51,7 +54,7 @@ pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node
     };
     let started = Ports::bind_with_streams(config)
         .await
-        .and_then(|(ports, http)| spawn(config, built, ports, http));
+        .and_then(|(ports, http)| spawn(config, built, (auth, admin_token), background, ports, http));
     journals.or_close(started).await
 }
 
@@ -90,7 +93,14 @@ fn build(config: &Config, store: Arc<Store>) -> Result<Built, NodeError> {
     })
 }
 
-fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result<Node, NodeError> {
+fn spawn(
+    config: &Config,
+    built: Built,
+    (auth, admin_token): (Arc<Auth>, Option<Secret>),
+    mut background: JoinSet<()>,
+    ports: Ports,
+    http: Listeners,
+) -> Result<Node, NodeError> {
     let Built {
         journal,
         store,
@@ -100,7 +110,6 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     let draining = CancellationToken::new();
     let stop = CancellationToken::new();
 
-    let auth = Arc::new(Auth::open());
     let hearing = Hearing {
         layout: Layout::EMBEDDED,
         log: log.clone(),
@@ -124,6 +133,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
         auth: auth.clone(),
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
 
@@ -144,11 +154,11 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
-    let mut background = JoinSet::new();
+    ports.certificates.keep(&mut background);
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
     let retention = log::keep(store.clone(), settings::retention(config), RETENTION_EVERY);
     background.spawn(async move {
@@ -163,7 +173,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         auth,
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,
