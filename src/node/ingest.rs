@@ -133,7 +133,13 @@ pub(super) fn spawn(
         journals,
         mut background,
     } = shards;
-    background.spawn(async move { drop(keys.join_all().await) });
+    background.spawn(async move {
+        let mut keys = keys;
+        if keys.join_next().await.is_none() {
+            // There are none that change.
+            std::future::pending::<()>().await;
+        }
+    });
     let admin_token = cluster::admin_token(config)?;
     let stop = CancellationToken::new();
     let secret = cluster::secret_of(config)?;
@@ -151,12 +157,14 @@ pub(super) fn spawn(
         &members.holders(),
         settings::routed(config),
         ports.certificates.cluster.clone(),
+        secret.clone(),
     );
     let remote = RemoteLog::over(
         members.holders(),
         Handle::current(),
         settings::remote_log(config),
         ports.certificates.cluster.clone(),
+        secret.clone(),
     );
     let hearing = Hearing {
         layout,
