@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "auth", "bus", "feed", "hub", "log", "model", "problem", "proxies", "tls",
         ],
     ),
-    ("config", &["model"]),
+    ("config", &["auth", "model"]),
     ("telemetry", &[]),
     ("admin", &["model", "problem", "proxies", "telemetry"]),
     ("cli", &["auth", "config", "model", "telemetry", "tls"]),

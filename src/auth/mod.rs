@@ -60,6 +60,11 @@ pub struct Settings {
     pub expiry_notice: Duration,
 }
 
+/// The names of the certificate that a connection's other end showed, if TLS asked for one and found it good: an extension of each request that
+/// comes over it.
+#[derive(Debug, Clone)]
+pub struct ClientNames(pub Arc<[String]>);
+
 /// Decides who is asking. Shared by everything that serves requests.
 #[derive(Debug)]
 pub struct Auth {

@@ -1,6 +1,7 @@
 //! The command line. `serve`, `edge` and `ingest` are the server itself; the others are clients and tools.
 
 mod backoff;
+pub mod certificates;
 pub mod check_config;
 pub mod listen;
 pub mod publish;

@@ -3,7 +3,7 @@
 //! | source | form |
 //! |---|---|
 //! | file | `tidings.toml` in the working directory if there is one, or `--config FILE` |
-//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas |
+//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas, a list of tables may be JSON |
 //! | flags | `--http`, `--grpc`, `--admin`, `--data`, `--nats` |
 //!
 //! Durations are text such as `"10m"`, sizes text such as `"64KiB"`. Unknown keys are refused, all mistakes are reported together, each with
@@ -14,6 +14,7 @@ mod check;
 mod cluster;
 mod error;
 mod layers;
+mod tls;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -85,8 +86,12 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for HTTPS; empty: plain HTTP. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
     /// How many threads serve streams; 0: one per core.
     pub workers: usize,
     /// The origins whose pages may follow streams: exactly as browsers send them, `https://app.example.com`.
@@ -113,6 +118,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: loopback(8080),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
             workers: 0,
             cors_origins: Vec::new(),
             heartbeat: Duration::from_secs(15),
@@ -129,8 +136,15 @@ impl Default for Http {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grpc {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for TLS; empty: none. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
+    /// The certificates (PEM) that those of clients must come from, which are then asked for one; empty: nobody is asked. Who shows none needs a
+    /// token; who shows another is refused.
+    pub tls_client_ca: PathBuf,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
 }
@@ -139,6 +153,9 @@ impl Default for Grpc {
     fn default() -> Self {
         Self {
             listen: loopback(50_051),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_client_ca: PathBuf::new(),
             reflection: false,
         }
     }
@@ -148,13 +165,21 @@ impl Default for Grpc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs a token, or `--insecure`.
     pub listen: SocketAddr,
+    /// The token that whoever asks for `/metrics` brings: `Authorization: Bearer …`. Health is told to everybody.
+    pub token: Secret,
+    /// The file that the token is in.
+    pub token_file: PathBuf,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: loopback(8081) }
+        Self {
+            listen: loopback(8081),
+            token: Secret::default(),
+            token_file: PathBuf::new(),
+        }
     }
 }
 

@@ -63,7 +63,7 @@ impl Subscriber for SubscriberService {
         let user = subscriber
             .user()
             .map(|user| edge.limits().user(user, !begins_now(&follow.start)));
-        let permits = Permits::new(connection, user.transpose().map_err(over)?);
+        let permits = Permits::new(Some(connection), user.transpose().map_err(over)?);
         let terms = Terms {
             lease: subscriber.lease().cloned(),
             ..Terms::default()

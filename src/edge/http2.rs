@@ -1,13 +1,16 @@
-//! HTTP/2 in clear text, from clients that know: hyper keeps the connection, each stream's body comes out of a channel.
+//! HTTP/2, agreed on in the TLS handshake, or in clear text from clients that know: hyper keeps the connection, each stream's body comes
+//! out of a channel.
 
-use std::{cell::Cell, convert::Infallible, future, net::IpAddr, pin::pin, rc::Rc, time::Duration};
+use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc};
 
-use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture};
-use http::{HeaderMap, Request, Response};
-use http_body::Frame as BodyFrame;
-use http_body_util::{Either, Full, StreamBody};
-use hyper::{body::Incoming, server::conn::http2, service::Service};
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write},
+    server::conn::http2,
+    service::Service,
+};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     sync::Notify,
@@ -17,16 +20,13 @@ use tracing::debug;
 
 use super::{
     answer::{Answer, Opening, Shed},
-    carrier::End,
-    channel::{Receiver, channel},
-    frame::{self, Frame},
-    http::{Connection, Io},
-    limits::{Over, Permits, come_back_after},
-    relay::{Relay, Wire},
+    http::Connection,
+    limits::{Over, Permits},
+    streamed::{self, Body},
     streams::aged,
     worker::Worker,
 };
-use crate::{hub::Delivery, model::UnixMillis};
+use crate::model::UnixMillis;
 
 /// Streams on one connection at a time.
 const STREAMS: u32 = 256;
@@ -35,7 +35,10 @@ const STREAMS: u32 = 256;
 const SEND_BUFFER: usize = 16 * 1024;
 
 /// Serves a connection. Its first request, or all of it if it is over a limit, has time until the deadline.
-pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
+pub(super) async fn serve<IO>(connection: Connection, io: IO, deadline: Instant)
+where
+    IO: Read + Write + Unpin + 'static,
+{
     let worker = Rc::clone(&connection.worker);
     let settings = &worker.settings;
     let requests = Rc::new(Cell::new(0));
@@ -132,9 +135,6 @@ struct Desk {
     open: Rc<()>,
 }
 
-type StreamFrames = futures::stream::Map<Receiver<Bytes>, fn(Bytes) -> Result<BodyFrame<Bytes>, Infallible>>;
-type Body = Either<Full<Bytes>, StreamBody<StreamFrames>>;
-
 impl Service<Request<Incoming>> for Desk {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -151,20 +151,18 @@ impl Service<Request<Incoming>> for Desk {
 impl Desk {
     fn answer(&self, request: &Request<Incoming>) -> LocalBoxFuture<'static, Response<Body>> {
         let rules = &self.worker.rules;
-        let whole = |response: Response<Bytes>| {
-            let response = response.map(|body| Either::Left(Full::new(body)));
-            future::ready(response).boxed_local()
-        };
         let (response, reason) = match rules.answer(request, &self.worker.routes(), || self.over(), UnixMillis::now()) {
-            Answer::Whole(response) => return whole(response),
+            Answer::Whole(response) => return streamed::whole(response),
             Answer::Shed(response, reason) => (response, reason),
             Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(permits) => return self.open(opening, permits),
+                Ok(permits) => {
+                    return streamed::open(&self.worker, opening, permits, Rc::clone(&self.open)).boxed_local();
+                }
                 Err(reason) => (rules.shed(opening), reason),
             },
         };
         debug!(peer = %self.peer, %reason, "a stream is shed");
-        whole(response)
+        streamed::whole(response)
     }
 
     /// The limit that a request is over.
@@ -180,49 +178,6 @@ impl Desk {
 
     fn admit(&self, opening: &Opening) -> Result<Permits, Shed> {
         let connection = self.worker.limits.room(Some(self.peer))?;
-        Ok(Permits::new(connection, self.worker.admit(opening)?))
-    }
-
-    fn open(&self, opening: Opening, permits: Permits) -> LocalBoxFuture<'static, Response<Body>> {
-        let (sender, receiver) = channel(self.worker.settings.send_queue);
-        let beginning = frame::opening(come_back_after(self.worker.settings.retry));
-        let held = (permits, Rc::clone(&self.open));
-        let terms = opening.terms();
-        Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), (opening.follow, terms), held);
-        respond(receiver, opening.headers).boxed_local()
-    }
-}
-
-/// The answer, once the stream has begun.
-async fn respond(mut receiver: Receiver<Bytes>, headers: HeaderMap) -> Response<Body> {
-    receiver.filled().await;
-    let frames: StreamFrames = receiver.map(|bytes| Ok(BodyFrame::data(bytes)));
-    let mut response = Response::new(Either::Right(StreamBody::new(frames)));
-    *response.headers_mut() = headers;
-    response
-}
-
-/// Deliveries as pieces of the event stream.
-struct EventStream;
-
-impl Wire for EventStream {
-    type Item = Bytes;
-
-    fn delivery(delivery: &Delivery<'_>) -> Option<(Bytes, usize)> {
-        let bytes = Frame::of(delivery)?.into_bytes();
-        let len = bytes.len();
-        Some((bytes, len))
-    }
-
-    fn heartbeat() -> Option<Bytes> {
-        Some(Bytes::from_static(frame::HEARTBEAT))
-    }
-
-    fn expiring(left: Duration) -> Bytes {
-        frame::expiring(left)
-    }
-
-    fn end(end: End) -> Bytes {
-        frame::retry(end.come_back_after)
+        Ok(Permits::new(Some(connection), self.worker.admit(opening)?))
     }
 }

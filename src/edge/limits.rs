@@ -273,13 +273,13 @@ impl Drop for UserPermit {
 /// What a stream holds for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Permits {
-    _connection: ConnectionPermit,
+    _connection: Option<ConnectionPermit>,
     user: Option<UserPermit>,
 }
 
 impl Permits {
-    /// A connection's share, and its user's if it has one.
-    pub(super) const fn new(connection: ConnectionPermit, user: Option<UserPermit>) -> Self {
+    /// A connection's share, unless the connection itself holds that, and its user's if it has one.
+    pub(super) const fn new(connection: Option<ConnectionPermit>, user: Option<UserPermit>) -> Self {
         Self {
             _connection: connection,
             user,

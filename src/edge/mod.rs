@@ -4,9 +4,9 @@
 //! a frame. In the order in which a stream meets them:
 //!
 //! ```text
-//! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ─▶ socket ─┐
-//!                                  └────────▶ http2 ─▶ relay ─┼─▶ hub
-//!                         (tonic) ─▶ grpc ──────────▶ relay ─┘
+//! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ───────────────────▶ socket ─┐
+//!                          └─ (TLS or h2c) ▶ http2, https1 ─▶ streamed ─▶ relay ─┼─▶ hub
+//!                             (tonic) ─▶ grpc ──────────────────────────▶ relay ─┘
 //! request, caller, route, cors, answer: what is answered      frame: byte for byte
 //! streams, wheel, moves, lease, sweep: heartbeats and ends    carrier: what each protocol does about them
 //! ```
@@ -23,6 +23,7 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod https1;
 mod lease;
 pub mod limits;
 mod listener;
@@ -31,6 +32,7 @@ mod relay;
 pub mod request;
 mod route;
 mod socket;
+mod streamed;
 mod streams;
 mod sweep;
 mod wheel;
@@ -61,6 +63,7 @@ use crate::{
     hub::HubSettings,
     log::Log,
     model::{Layout, Origin},
+    tls::ServerTls,
 };
 
 /// How streams are served.
@@ -124,6 +127,8 @@ pub struct Edge {
     pub routes: watch::Receiver<Arc<Routes>>,
     /// Who may follow what.
     pub auth: Arc<Auth>,
+    /// How connections are encrypted; nothing: they are not.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Edge {
@@ -159,6 +164,7 @@ impl Edge {
                 bus: Arc::clone(&self.bus),
                 routes: self.routes.clone(),
                 auth: Arc::clone(&self.auth),
+                tls: self.tls.clone(),
                 workers,
                 listener,
                 total: Arc::clone(&total),

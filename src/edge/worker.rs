@@ -35,6 +35,7 @@ use crate::{
     hub::{HubHandle, HubSettings},
     log::Log,
     model::{Layout, UnixMillis},
+    tls::ServerTls,
 };
 
 /// How long before the end of the drain window the last stream ends, at least.
@@ -50,6 +51,7 @@ pub(super) struct Parts {
     pub(super) bus: Arc<dyn Bus>,
     pub(super) routes: watch::Receiver<Arc<Routes>>,
     pub(super) auth: Arc<Auth>,
+    pub(super) tls: Option<Arc<ServerTls>>,
     /// How many workers the edge has.
     pub(super) workers: usize,
     pub(super) listener: std::net::TcpListener,
@@ -68,6 +70,8 @@ pub(super) struct Worker {
     pub(super) hub: HubHandle,
     /// Who may follow what.
     pub(super) auth: Arc<Auth>,
+    /// How connections are encrypted, if they are.
+    pub(super) tls: Option<Arc<ServerTls>>,
     streams: RefCell<Streams>,
     routes: watch::Receiver<Arc<Routes>>,
     moves: RefCell<Moves>,
@@ -258,6 +262,7 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             limits: parts.limits,
             hub,
             auth: parts.auth,
+            tls: parts.tls,
             streams: RefCell::new(Streams::new(&parts.settings, parts.total)),
             routes: parts.routes,
             moves: RefCell::new(Moves::new(&parts.settings, parts.workers)),

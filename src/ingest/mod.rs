@@ -2,6 +2,7 @@
 //! journal, or to the bus if it is ephemeral ([`Ingest`]); `pipeline` does so for a whole stream without waiting for each answer.
 
 mod admit;
+mod begun;
 mod error;
 pub mod grpc;
 pub mod json;

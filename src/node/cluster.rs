@@ -57,8 +57,13 @@ fn auth(nats: &config::Nats) -> Result<Auth, NodeError> {
     Ok(file.unwrap_or_default())
 }
 
+/// The token of the admin port, if it has one.
+pub(super) fn admin_token(config: &Config) -> Result<Option<Secret>, NodeError> {
+    secret(&config.admin.token, "admin.token_file", &config.admin.token_file)
+}
+
 /// A secret that is set, or in a file; what breaks the line at the end of a file is not part of it.
-fn secret(set_to: &Secret, setting: &'static str, file: &Path) -> Result<Option<Secret>, NodeError> {
+pub(super) fn secret(set_to: &Secret, setting: &'static str, file: &Path) -> Result<Option<Secret>, NodeError> {
     let Some(path) = set(file) else {
         return Ok((!set_to.is_empty()).then(|| set_to.clone()));
     };

@@ -7,7 +7,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError,
+    NodeError, access,
     cluster::{self, Heard},
     health::EdgeHealth,
     ports::Ports,
@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     admin,
-    auth::Auth,
     bus::NatsBus,
     config::Config,
     edge::{Edge, EdgeHandle, SubscriberService, limits},
@@ -29,6 +28,9 @@ use crate::{
 /// Binds, builds and spawns.
 pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let layout = cluster::layout(config)?;
+    let admin_token = cluster::admin_token(config)?;
+    let mut background = JoinSet::new();
+    let auth = access::start(config, &mut background).await?;
     let (ports, http) = Ports::bind_with_streams(config).await?;
     let me = Me {
         node: config.node(),
@@ -48,7 +50,12 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let bus = Arc::new(NatsBus::start(&nats));
     let streams = Arc::<OnceLock<EdgeHandle>>::default();
     let members = Members::start(&nats, me, condition(config, streams.clone(), draining.clone()));
-    let log = RemoteLog::new(members.holders(), Handle::current(), settings::remote_log(config));
+    let log = RemoteLog::over(
+        members.holders(),
+        Handle::current(),
+        settings::remote_log(config),
+        ports.certificates.cluster.clone(),
+    );
     let routes = cluster::no_routes(layout, &name);
 
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
@@ -60,7 +67,8 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         log: Arc::new(log),
         bus,
         routes: routes.subscribe(),
-        auth: Arc::new(Auth::open()),
+        auth,
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
     let edge = streams.get_or_init(|| edge).clone();
@@ -70,11 +78,11 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
-    let mut background = JoinSet::new();
+    ports.certificates.keep(&mut background);
     background.spawn(cluster::keep_routes(members.view(), nats.link(), layout, name, routes));
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), layout));
@@ -84,7 +92,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         link: nats.link(),
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,

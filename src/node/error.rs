@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::{edge::WorkerFailed, ingest::ServeError, log::OpenError, model::OriginError, nats::NatsError};
+use crate::{
+    edge::WorkerFailed, ingest::ServeError, log::OpenError, model::OriginError, nats::NatsError, tls::TlsError,
+};
 
 /// Why a node could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,9 @@ pub enum NodeError {
     /// What NATS is set up with can never work.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// A certificate or a key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A file that holds a secret cannot be read.
     #[error("`{setting}` names {}, which cannot be read: {cause}", path.display())]
     SecretFile {
@@ -34,6 +39,14 @@ pub enum NodeError {
         path: PathBuf,
         /// Why.
         cause: io::Error,
+    },
+    /// Nobody could be let in: keys cannot be had, or the like.
+    #[error("`{key}`: {problem}")]
+    Auth {
+        /// The setting.
+        key: String,
+        /// What is wrong.
+        problem: String,
     },
     /// Something was not set, and nothing stands for it.
     #[error("`{0}` is not set: `tidings check-config` with the role says what to set it to")]

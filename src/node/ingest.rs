@@ -118,14 +118,23 @@ pub(super) fn spawn(
         journals,
         mut background,
     } = shards;
+    let admin_token = cluster::admin_token(config)?;
     let stop = CancellationToken::new();
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
 
+    ports.certificates.keep(&mut background);
     for shard in held.keys() {
         background.spawn(journal::send_digests(log.clone(), bus.clone(), *shard, DIGEST_EVERY));
     }
     let journal_service = journal::service::service(&me.node, layout, held.clone(), draining.clone());
-    let routed = Routed::start(&me.node, layout, held, &members.holders(), settings::routed(config));
+    let routed = Routed::start_over(
+        &me.node,
+        layout,
+        held,
+        &members.holders(),
+        settings::routed(config),
+        ports.certificates.cluster.clone(),
+    );
     let publisher = Ingest::new(
         routed.clone(),
         bus.clone(),
@@ -142,10 +151,10 @@ pub(super) fn spawn(
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError,
+    NodeError, access, cluster,
     health::ServeHealth,
     opening,
     ports::Ports,
@@ -28,7 +28,7 @@ use crate::{
     ingest::{self, Ingest, Services},
     journal::{self, LocalJournal, Surroundings},
     log::{self, LocalLog, Log, Store},
-    model::{Layout, Shard},
+    model::{Layout, Secret, Shard},
 };
 
 /// The one shard of a process that does everything itself.
@@ -42,6 +42,9 @@ pub(super) const BLOCK_CACHE: usize = 64 << 20;
 
 /// Opens, builds, binds and spawns.
 pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
+    let admin_token = cluster::admin_token(config)?;
+    let mut background = JoinSet::new();
+    let auth = access::start(config, &mut background).await?;
     let store = opening(open(config), signals).await?;
     let built = build(config, store)?;
     let journals = Journals {
@@ -50,7 +53,7 @@ pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node
     };
     let started = Ports::bind_with_streams(config)
         .await
-        .and_then(|(ports, http)| spawn(config, built, ports, http));
+        .and_then(|(ports, http)| spawn(config, built, (auth, admin_token), background, ports, http));
     journals.or_close(started).await
 }
 
@@ -89,7 +92,14 @@ fn build(config: &Config, store: Arc<Store>) -> Result<Built, NodeError> {
     })
 }
 
-fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result<Node, NodeError> {
+fn spawn(
+    config: &Config,
+    built: Built,
+    (auth, admin_token): (Arc<Auth>, Option<Secret>),
+    mut background: JoinSet<()>,
+    ports: Ports,
+    http: Listeners,
+) -> Result<Node, NodeError> {
     let Built {
         journal,
         store,
@@ -109,7 +119,8 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         log: log.clone(),
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
-        auth: Arc::new(Auth::open()),
+        auth,
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
 
@@ -129,11 +140,11 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
-    let mut background = JoinSet::new();
+    ports.certificates.keep(&mut background);
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
     background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
     let health = Arc::new(ServeHealth {
@@ -142,7 +153,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         store,
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
-use super::{NodeError, serve::BLOCK_CACHE};
+use super::{NodeError, certificates::Certificates, serve::BLOCK_CACHE};
 use crate::{
     config::{Config, Storage},
     edge::{self, limits},
@@ -80,8 +80,9 @@ pub(super) fn ingest(config: &Config) -> ingest::Settings {
 }
 
 /// `files`: the limit on open files.
-pub(super) fn server(config: &Config, files: Option<u64>) -> ServerSettings {
+pub(super) fn server(config: &Config, files: Option<u64>, certificates: &Certificates) -> ServerSettings {
     ServerSettings {
+        tls: certificates.grpc.clone(),
         reflection: config.grpc.reflection,
         connections: publishers(files),
         drain_window: config.drain.window,

@@ -254,6 +254,7 @@ pub(crate) fn start_on(log: Arc<dyn Log>, bus: Arc<dyn Bus>, options: Options) -
         bus,
         routes: options.routes,
         auth: options.auth,
+        tls: None,
     };
     edge.start(listeners).expect("threads")
 }

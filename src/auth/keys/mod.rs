@@ -3,17 +3,23 @@
 //! A key is for one algorithm, which follows from what it is: a token that says another is not verified with it. So nobody can have a public key
 //! taken for a secret, or have nothing verified at all (`none`).
 
+mod endpoint;
+mod file;
 mod jwks;
 mod pem;
+mod refresh;
 mod set;
+mod source;
 
 use std::fmt;
 
 use jsonwebtoken::DecodingKey;
 
 pub use self::{
-    jwks::{Jwks, JwksError, Skipped},
+    endpoint::{Endpoint, EndpointError, FetchError},
+    jwks::{Jwks, JwksError, Skipped, SkippedBecause},
     set::{Keys, REFRESH_AT_MOST_EVERY},
+    source::{Content, Keeper, Source, SourceError},
 };
 
 /// The fewest bits of an RSA key: RFC 7518, section 3.3.

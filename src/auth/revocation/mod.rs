@@ -151,6 +151,10 @@ impl Bounds {
         self.0.iter().any(|bound| bound.0 >= before && bound.1 >= until)
     }
 
+    fn has_less(&self, before: UnixMillis, until: UnixMillis) -> bool {
+        self.0.iter().any(|bound| bound.0 <= before && bound.1 <= until)
+    }
+
     /// Adds one; tells how many became needless by it.
     fn add(&mut self, before: UnixMillis, until: UnixMillis) -> usize {
         let count = self.0.len();
@@ -179,8 +183,7 @@ impl Index {
         if until <= now || self.knows(&revocation) {
             return Added::Known;
         }
-        let is_longer = matches!(&revocation.target, Target::Token(id) if self.tokens.contains_key(id));
-        if self.count >= most && !is_longer {
+        if self.count >= most && !self.has_less(&revocation) {
             return Added::Full;
         }
         let name = match revocation.target {
@@ -204,6 +207,19 @@ impl Index {
             self.sort_out();
         }
         Added::New
+    }
+
+    /// Whether it takes the place of one that takes back less.
+    fn has_less(&self, revocation: &Revocation) -> bool {
+        let until = revocation.until;
+        match &revocation.target {
+            Target::Token(id) => self.tokens.contains_key(id),
+            Target::User { subject, issued_before } => {
+                let bounds = self.users.get(subject);
+                bounds.is_some_and(|bounds| bounds.has_less(*issued_before, until))
+            }
+            Target::All { issued_before } => self.all.has_less(*issued_before, until),
+        }
     }
 
     fn knows(&self, revocation: &Revocation) -> bool {

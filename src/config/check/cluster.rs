@@ -81,7 +81,11 @@ fn values(config: &Config, refuse: &mut impl FnMut(&str, String)) {
             &cluster.advertise_http,
             &["http", "https"][..],
         ),
-        ("cluster.advertise_grpc", &cluster.advertise_grpc, &["http"][..]),
+        (
+            "cluster.advertise_grpc",
+            &cluster.advertise_grpc,
+            &["http", "https"][..],
+        ),
     ] {
         if !url.is_empty() && !is_base(url, schemes) {
             let schemes = schemes.join(":// or ");
