@@ -22,6 +22,7 @@ use tracing::debug;
 use super::{
     http::Connection,
     http1::{Desk, close, close_after, hyper},
+    limits::Permits,
     streamed::{self, Body},
     worker::Worker,
 };
@@ -69,7 +70,7 @@ impl Service<Request<Incoming>> for Answering {
         let answered = match self.desk.answer(&request) {
             Ok(response) => streamed::whole(response),
             Err((opening, user, _)) => {
-                let opened = streamed::open(&self.worker, opening, user);
+                let opened = streamed::open(&self.worker, opening, Permits::new(None, user), ());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
                     close_after(&mut response);
