@@ -43,6 +43,14 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 /// The smallest buffer that hyper allows.
 const LEAST_BUFFER: usize = 8_192;
 
+/// What comes of a request.
+pub(super) enum Outcome {
+    /// This is the answer.
+    Answer(Response<Bytes>),
+    /// It is a stream, which was admitted.
+    Stream(Admitted),
+}
+
 /// A stream that was admitted, and the version of HTTP that it was asked for in.
 pub(super) type Admitted = (Opening, Option<UserPermit>, Version);
 
@@ -154,11 +162,8 @@ impl Desk {
         }
     }
 
-    /// The answer.
-    ///
-    /// # Errors
-    /// If it is a stream, which was admitted.
-    pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Bytes>, Admitted> {
+    /// What comes of a request.
+    pub(super) fn answer(&self, request: &Request<Incoming>) -> Outcome {
         self.is_asked.set(true);
         let rules = &self.worker.rules;
         let (mut response, reason) =
@@ -168,17 +173,17 @@ impl Desk {
                     if self.over.is_some() {
                         close_after(&mut response);
                     }
-                    return Ok(response);
+                    return Outcome::Answer(response);
                 }
                 Answer::Shed(response, reason) => (response, reason),
                 Answer::Stream(opening) => match self.worker.admit(&opening) {
-                    Ok(user) => return Err((opening, user, request.version())),
+                    Ok(user) => return Outcome::Stream((opening, user, request.version())),
                     Err(reason) => (rules.shed(opening), reason),
                 },
             };
         debug!(peer = %self.peer, %reason, "a stream is shed");
         close_after(&mut response);
-        Ok(response)
+        Outcome::Answer(response)
     }
 
     /// The limit that a request is over.
@@ -210,8 +215,8 @@ impl Service<Request<Incoming>> for Parking {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.desk.answer(&request) {
-            Ok(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
-            Err(admitted) => {
+            Outcome::Answer(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
+            Outcome::Stream(admitted) => {
                 *self.parked.borrow_mut() = Some(admitted);
                 Either::Right(future::pending())
             }

@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::{
     http::Connection,
-    http1::{Desk, close, close_after, hyper},
+    http1::{Desk, Outcome, close, close_after, hyper},
     limits::Permits,
     streamed::{self, Body},
     worker::Worker,
@@ -68,8 +68,8 @@ impl Service<Request<Incoming>> for Answering {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let answered = match self.desk.answer(&request) {
-            Ok(response) => streamed::whole(response),
-            Err((opening, user, _)) => {
+            Outcome::Answer(response) => streamed::whole(response),
+            Outcome::Stream((opening, user, _)) => {
                 let opened = streamed::open(&self.worker, opening, Permits::new(None, user), ());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
