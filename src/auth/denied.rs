@@ -28,6 +28,12 @@ pub enum Denied {
         /// After how long it makes sense to come back.
         retry_after: Duration,
     },
+    /// What was taken back is not known yet, so no token can be trusted.
+    #[error("what is revoked is not known here yet, and no token is accepted until it is: come back shortly")]
+    NotReady {
+        /// After how long it makes sense to come back.
+        retry_after: Duration,
+    },
     /// The token is for somebody else.
     #[error("the token is not meant for this service (`aud`), or not from an issuer that is trusted here (`iss`)")]
     Elsewhere,
@@ -107,6 +113,7 @@ impl Denied {
             Self::Malformed => unauthenticated("malformed_token"),
             Self::Untrusted => unauthenticated("untrusted_token"),
             Self::KeyPending { .. } => row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "key_pending", None),
+            Self::NotReady { .. } => row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "not_ready", None),
             Self::Elsewhere => unauthenticated("token_for_others"),
             Self::Claim { .. } => unauthenticated("bad_claim"),
             Self::Expired => unauthenticated("expired_token"),
@@ -137,7 +144,7 @@ impl Denied {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::KeyPending { retry_after } => Some(*retry_after),
+            Self::KeyPending { retry_after } | Self::NotReady { retry_after } => Some(*retry_after),
             _ => None,
         }
     }

@@ -34,6 +34,9 @@ use self::{
 };
 use crate::model::UnixMillis;
 
+/// How long to stay away while what was taken back is not known yet.
+const NOT_READY: Duration = Duration::from_secs(2);
+
 /// What a request brings to say who sends it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Presented<'a> {
@@ -42,6 +45,11 @@ pub struct Presented<'a> {
     /// The names of the client's certificate (its subject alternative names), if TLS asked for one and found it good.
     pub certificate: &'a [String],
 }
+
+/// The names of the certificate that a connection's other end showed, if TLS asked for one and found it good: an extension of each request that
+/// comes over it.
+#[derive(Debug, Clone)]
+pub struct ClientNames(pub Arc<[String]>);
 
 /// Who is let in.
 #[derive(Debug, Default)]
@@ -59,11 +67,6 @@ pub struct Settings {
     /// How long before its token's end a stream is told that it ends.
     pub expiry_notice: Duration,
 }
-
-/// The names of the certificate that a connection's other end showed, if TLS asked for one and found it good: an extension of each request that
-/// comes over it.
-#[derive(Debug, Clone)]
-pub struct ClientNames(pub Arc<[String]>);
 
 /// Decides who is asking. Shared by everything that serves requests.
 #[derive(Debug)]
@@ -192,6 +195,10 @@ impl Auth {
 
 impl Rules {
     fn verify(&self, token: &str, revocations: &Revocations, now: UnixMillis) -> Result<Verified, Denied> {
-        verify(&self.issuers, token, self.clocks, revocations, now)
+        let verified = verify(&self.issuers, token, self.clocks, revocations, now)?;
+        if !revocations.is_level() {
+            return Err(Denied::NotReady { retry_after: NOT_READY });
+        }
+        Ok(verified)
     }
 }

@@ -25,6 +25,10 @@ pub struct Cluster {
     pub tls_cert: PathBuf,
     /// The certificate's key (PEM).
     pub tls_key: PathBuf,
+    /// What the nodes know each other by: the same on every node, 16 bytes or more. Needed where publishers or subscribers are asked who they are.
+    pub secret: Secret,
+    /// The file that the secret is in.
+    pub secret_file: PathBuf,
     /// How many slots there are. The same on every node, for the life of the data.
     pub slots: u32,
     /// How many shards there are. The same on every node, for the life of the data.
@@ -51,6 +55,8 @@ impl Default for Cluster {
             tls_ca: PathBuf::new(),
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
+            secret: Secret::default(),
+            secret_file: PathBuf::new(),
             slots: 1_024,
             shards: 8,
             ingest_nodes: 1,

@@ -30,3 +30,10 @@ pub struct Publish {
     /// When whoever publishes stops waiting, if that is known: nothing is tried again after it.
     pub deadline: Option<std::time::Instant>,
 }
+
+impl Publish {
+    /// The most topics it may ever have.
+    pub const MAX_TOPICS: usize = 1_000;
+    /// The longest its payload may ever be, in bytes.
+    pub const MAX_DATA_BYTES: usize = 1024 * 1024;
+}

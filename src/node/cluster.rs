@@ -15,7 +15,7 @@ use super::NodeError;
 use crate::{
     config::{self, Config},
     edge::{EdgeAddress, Routes, Sight},
-    members::View,
+    members::{ClusterSecret, View},
     model::{Layout, Secret, Slot},
     nats::{Auth, ClientCertificate, Link, Nats, Settings, Tls},
 };
@@ -60,6 +60,18 @@ fn auth(nats: &config::Nats) -> Result<Auth, NodeError> {
 /// The token of the admin port, if it has one.
 pub(super) fn admin_token(config: &Config) -> Result<Option<Secret>, NodeError> {
     secret(&config.admin.token, "admin.token_file", &config.admin.token_file)
+}
+
+/// What this node and the others know each other by, if anything.
+pub(super) fn secret_of(config: &Config) -> Result<ClusterSecret, NodeError> {
+    let cluster = &config.cluster;
+    let Some(secret) = secret(&cluster.secret, "cluster.secret_file", &cluster.secret_file)? else {
+        return Ok(ClusterSecret::default());
+    };
+    if secret.reveal().len() < ClusterSecret::LEAST {
+        return Err(NodeError::ShortSecret("cluster.secret_file"));
+    }
+    Ok(ClusterSecret::new(secret.reveal()))
 }
 
 /// A secret that is set, or in a file; what breaks the line at the end of a file is not part of it.

@@ -11,6 +11,7 @@ use super::{
     cluster::{self, Heard},
     health::EdgeHealth,
     ports::Ports,
+    revocations::{Hearing, Revoked},
     running::{Journals, Node},
     settings,
 };
@@ -21,7 +22,7 @@ use crate::{
     edge::{Edge, EdgeHandle, SubscriberService, limits},
     hub::HubSettings,
     ingest::{self, Services},
-    log::RemoteLog,
+    log::{Log, RemoteLog},
     members::{Condition, Me, Members, Role},
 };
 
@@ -59,15 +60,23 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let routes = cluster::no_routes(layout, &name);
 
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
+    let log: Arc<dyn Log> = Arc::new(log);
+    let hearing = Hearing {
+        layout,
+        log: log.clone(),
+        bus: bus.clone(),
+        auth: auth.clone(),
+    };
+    let revoked = Revoked::follow(hearing, None, CancellationToken::new()).map_err(NodeError::Runtime)?;
     let edge = Edge {
         layout,
         settings: settings::edge(config)?,
         limits: settings::limits(config, files)?,
         hub: HubSettings::default(),
-        log: Arc::new(log),
+        log,
         bus,
         routes: routes.subscribe(),
-        auth,
+        auth: auth.clone(),
         tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
@@ -83,12 +92,14 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     ));
 
     ports.certificates.keep(&mut background);
+    background.spawn(revoked.kept());
     background.spawn(cluster::keep_routes(members.view(), nats.link(), layout, name, routes));
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), layout));
     let health = Arc::new(EdgeHealth {
         edge: edge.clone(),
         heard,
+        auth,
         link: nats.link(),
         draining: draining.clone(),
     });

@@ -48,6 +48,9 @@ pub enum NodeError {
         /// What is wrong.
         problem: String,
     },
+    /// A file's secret can be guessed.
+    #[error("`{0}` names a file whose secret is too short: 16 bytes or more, such as `openssl rand -hex 32` prints")]
+    ShortSecret(&'static str),
     /// Something was not set, and nothing stands for it.
     #[error("`{0}` is not set: `tidings check-config` with the role says what to set it to")]
     NotSet(&'static str),

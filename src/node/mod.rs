@@ -16,6 +16,7 @@ mod ingest;
 mod owner;
 mod ports;
 mod replica;
+mod revocations;
 mod running;
 mod serve;
 mod settings;

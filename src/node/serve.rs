@@ -14,6 +14,7 @@ use super::{
     health::ServeHealth,
     opening,
     ports::Ports,
+    revocations::{Hearing, Renewal, Revoked},
     running::{Journals, Node},
     settings,
     signals::Signals,
@@ -109,6 +110,18 @@ fn spawn(
     let draining = CancellationToken::new();
     let stop = CancellationToken::new();
 
+    let hearing = Hearing {
+        layout: Layout::EMBEDDED,
+        log: log.clone(),
+        bus: bus.clone(),
+        auth: auth.clone(),
+    };
+    let renewal = Renewal {
+        journal: journal.clone(),
+        age: config.log.retention_age,
+    };
+    let safe = CancellationToken::new();
+    let revoked = Revoked::follow(hearing, Some(renewal), safe.clone()).map_err(NodeError::Runtime)?;
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
     let url = config.advertised_http(http.address());
     let edge = Edge {
@@ -119,7 +132,7 @@ fn spawn(
         log: log.clone(),
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
-        auth,
+        auth: auth.clone(),
         tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
@@ -129,12 +142,13 @@ fn spawn(
         bus.clone(),
         Layout::EMBEDDED,
         settings::ingest(config),
+        auth.clone(),
         draining.clone(),
     );
     let services = Services::new()
         .grpc(ingest::grpc::publisher(publisher.clone()))
+        .grpc(ingest::control::control(publisher.clone()))
         .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
-        .grpc(log::service::service(log.clone()))
         .http(ingest::json::router(publisher));
     let mut port = JoinSet::new();
     port.spawn(ingest::serve(
@@ -146,11 +160,17 @@ fn spawn(
 
     ports.certificates.keep(&mut background);
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
-    background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
+    let retention = log::keep(store.clone(), settings::retention(config), RETENTION_EVERY);
+    background.spawn(async move {
+        safe.cancelled().await;
+        retention.await;
+    });
+    background.spawn(revoked.kept());
     let health = Arc::new(ServeHealth {
         edge: edge.clone(),
         journal: journal.clone(),
         store,
+        auth,
         draining: draining.clone(),
     });
     background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));

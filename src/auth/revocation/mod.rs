@@ -8,7 +8,10 @@ mod text;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -61,6 +64,8 @@ pub enum Added {
 pub struct Revocations {
     index: RwLock<Index>,
     changes: watch::Sender<u64>,
+    /// What was taken back before this process began is yet to be heard.
+    behind: AtomicBool,
 }
 
 impl Default for Revocations {
@@ -68,6 +73,7 @@ impl Default for Revocations {
         Self {
             index: RwLock::default(),
             changes: watch::Sender::new(0),
+            behind: AtomicBool::new(false),
         }
     }
 }
@@ -117,6 +123,22 @@ impl Revocations {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// What was taken back before this process began is yet to be heard: until then no token that can be taken back is accepted.
+    pub fn set_behind(&self) {
+        self.behind.store(true, Ordering::Release);
+    }
+
+    /// It has been heard. That is not undone: what is known goes on to count, however long nothing more is heard.
+    pub fn set_level(&self) {
+        self.behind.store(false, Ordering::Release);
+    }
+
+    /// Whether everything that was taken back before this process began has been heard.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        !self.behind.load(Ordering::Acquire)
     }
 }
 
