@@ -4,6 +4,7 @@ mod audit;
 mod backpressure;
 mod control;
 mod double;
+mod entrance;
 mod grpc;
 mod json;
 mod permissions;
