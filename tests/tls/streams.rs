@@ -131,7 +131,7 @@ async fn a_slow_reader_loses_nothing() {
         publisher.publish_many(&topic, events).await;
         for number in 0..EVENTS {
             let data = stream.data().await.expect("an event");
-            assert!(data.starts_with(&format!("{number} ")), "{number}: {:.20}", data);
+            assert!(data.starts_with(&format!("{number} ")), "{number}: {data:.20}");
         }
     }
 }
