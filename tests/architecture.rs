@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("problem", &["model"]),
     ("tls", &[]),
     ("proxies", &["model"]),
+    ("addresses", &["proxies"]),
     ("nats", &["model"]),
     ("members", &["model", "nats"]),
     ("log", &["members", "model", "tls"]),
@@ -26,7 +27,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("journal", &["bus", "log", "members", "model", "nats", "tls"]),
     (
         "ingest",
-        &["auth", "bus", "journal", "model", "problem", "proxies", "tls"],
+        &[
+            "addresses",
+            "auth",
+            "bus",
+            "journal",
+            "model",
+            "problem",
+            "proxies",
+            "tls",
+        ],
     ),
     ("feed", &["bus", "log", "model"]),
     ("hub", &["bus", "feed", "log", "model"]),
@@ -34,7 +44,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "auth", "bus", "feed", "hub", "log", "model", "problem", "proxies", "tls",
+            "addresses",
+            "auth",
+            "bus",
+            "feed",
+            "hub",
+            "log",
+            "model",
+            "problem",
+            "proxies",
+            "tls",
         ],
     ),
     ("config", &["auth", "model"]),
@@ -44,6 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "node",
         &[
+            "addresses",
             "admin",
             "auth",
             "bus",

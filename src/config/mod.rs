@@ -14,6 +14,7 @@ mod check;
 mod cluster;
 mod error;
 mod layers;
+mod network;
 mod tls;
 mod values;
 
@@ -26,6 +27,7 @@ pub use self::{
     cluster::{Cluster, Jetstream, Nats, Storage},
     error::{ConfigError, Mistake, Origin},
     layers::{Flag, Sources},
+    network::{Network, NetworkError},
     values::{Ordinal, Size, SizeError},
 };
 pub use crate::model::Secret;
@@ -107,6 +109,10 @@ pub struct Http {
     pub header_timeout: Duration,
     /// How large a request's head may be: 8 KiB to 1 MiB.
     pub max_header_bytes: Size,
+    /// The proxies that are believed for whom they connect: addresses, or networks such as `10.0.0.0/8`.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether each connection of theirs begins with a PROXY header (version 1 or 2); else they send `X-Forwarded-For`.
+    pub proxy_protocol: bool,
     /// How much may wait for one slow reader before it goes back to reading the log.
     pub send_queue: Size,
     /// After how long a stream is asked to come back, give or take a fifth, so that load stays even; nothing: never.
@@ -126,6 +132,8 @@ impl Default for Http {
             retry: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
             max_header_bytes: Size::kib(16),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             send_queue: Size::kib(64),
             max_age: Duration::ZERO,
         }
@@ -147,6 +155,10 @@ pub struct Grpc {
     pub tls_client_ca: PathBuf,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
+    /// The proxies that are believed for whom they connect: addresses, or networks such as `10.0.0.0/8`. Not the other nodes of the cluster.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether each connection of theirs begins with a PROXY header (version 1 or 2); else they send `X-Forwarded-For`.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Grpc {
@@ -157,6 +169,8 @@ impl Default for Grpc {
             tls_key: PathBuf::new(),
             tls_client_ca: PathBuf::new(),
             reflection: false,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }
@@ -277,9 +291,9 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// How many streams of one user may catch up at the same time: read what was published before they came.
     pub replays_per_user: usize,
-    /// How many connections one peer address may have.
+    /// How many connections one address may have, on each port.
     pub connections_per_address: usize,
-    /// How many connections one peer address may open a second.
+    /// How many connections one address may open a second, on each port.
     pub attempts_per_second_per_address: u32,
     /// Whether loopback addresses are free of the two limits per address.
     pub exempt_loopback: bool,

@@ -4,7 +4,6 @@
 use std::{
     cell::Cell,
     io,
-    net::IpAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -23,11 +22,14 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    http1, http2, https1,
+    entrance, http1, http2, https1,
     limits::{ConnectionPermit, Over},
     worker::Worker,
 };
-use crate::tls::{self, ServerTls};
+use crate::{
+    proxies::Client,
+    tls::{self, ServerTls},
+};
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,7 +40,8 @@ const SHED_TIME: Duration = Duration::from_secs(3);
 /// A connection that was accepted.
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
-    pub(super) peer: IpAddr,
+    /// Who connected; perhaps a proxy, whose requests are from others.
+    pub(super) client: Client,
     pub(super) permit: ConnectionPermit,
     /// The limit that it is over: every stream that it asks for is shed.
     pub(super) over: Option<Over>,
@@ -46,7 +49,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// How long it may take until its first request is there; if it is over a limit, until its end.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let patience = self.worker.settings.header_timeout;
         match self.over {
             Some(_) => patience.min(SHED_TIME),
@@ -58,6 +61,10 @@ impl Connection {
 /// Serves a connection until its end, or until its socket has become a stream's.
 pub(super) async fn serve(connection: Connection, stream: TcpStream) {
     let deadline = Instant::now() + connection.patience();
+    // What a proxy says comes before everything else, TLS too.
+    let Some((connection, deadline)) = entrance::enter(connection, &stream, deadline).await else {
+        return;
+    };
     match connection.worker.tls.clone() {
         Some(tls) => serve_encrypted(connection, stream, &tls, deadline).await,
         None => serve_plain(connection, stream, deadline).await,
@@ -78,7 +85,7 @@ async fn let_in(
     tls: &ServerTls,
     deadline: Instant,
 ) -> Option<LocalBoxFuture<'static, ()>> {
-    let peer = connection.peer;
+    let peer = connection.client;
     let stream = match timeout_at(deadline, tls.accept(stream)).await {
         // It is large, and moved about.
         Ok(Ok(stream)) => Box::new(stream),

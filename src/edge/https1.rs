@@ -22,7 +22,6 @@ use tracing::debug;
 use super::{
     http::Connection,
     http1::{Desk, Verdict, close, close_after, hyper},
-    limits::Permits,
     streamed::{self, Body},
     worker::Worker,
 };
@@ -46,10 +45,10 @@ pub(super) async fn serve(connection: Connection, stream: Box<TlsStream<TcpStrea
     tokio::select! {
         outcome = poll_fn(|cx| hyper.poll_without_shutdown(cx)) => {
             if let Err(error) = outcome {
-                debug!(peer = %connection.peer, %error, "a connection failed");
+                debug!(peer = %connection.client, %error, "a connection failed");
             }
         }
-        () = too_late => debug!(peer = %connection.peer, "a connection is cut off: its time is over"),
+        () = too_late => debug!(peer = %connection.client, "a connection is cut off: its time is over"),
     }
     close(hyper.into_parts().io.into_inner()).await;
     drop(connection.permit);
@@ -69,8 +68,9 @@ impl Service<Request<Incoming>> for Answering {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let answered = match self.desk.answer(&request) {
             Verdict::Whole(response) => streamed::whole(response),
-            Verdict::Stream((opening, user, _)) => {
-                let opened = streamed::open(&self.worker, opening, Permits::of_user(user), ());
+            Verdict::Stream(admitted) => {
+                let (opening, permits, _) = *admitted;
+                let opened = streamed::open(&self.worker, opening, permits, ());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
                     close_after(&mut response);

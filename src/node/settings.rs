@@ -4,12 +4,14 @@ use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use super::{NodeError, certificates::Certificates, serve::BLOCK_CACHE};
 use crate::{
-    config::{Config, JournalKind, Storage},
+    addresses::AddressLimits,
+    config::{Config, JournalKind, Network, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
     log::{RemoteSettings, Retention, StoreMemory},
     model::Origin,
+    proxies::Proxies,
 };
 
 /// Files that a node has open beside connections and stores: sockets, logs and what a library needs for a moment.
@@ -97,6 +99,8 @@ pub(super) fn server(config: &Config, files: Option<u64>, certificates: &Certifi
         tls: certificates.grpc.clone(),
         reflection: config.grpc.reflection,
         connections: publishers(files),
+        proxies: proxies(&config.grpc.trusted_proxies, config.grpc.proxy_protocol),
+        addresses: addresses(config),
         drain_window: config.drain.window,
         ..ServerSettings::default()
     }
@@ -126,12 +130,25 @@ pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
         header_timeout: config.http.header_timeout,
         max_header_bytes: config.http.max_header_bytes.in_memory(),
         send_queue: config.http.send_queue.in_memory(),
+        proxies: proxies(&config.http.trusted_proxies, config.http.proxy_protocol),
         topics_per_stream: config.limits.topics_per_stream,
         cors_origins: origins.collect::<Result<_, _>>().map_err(NodeError::Origin)?,
         max_age: config.http.max_age,
         moves_per_second: config.cluster.moves_per_second,
         ..edge::Settings::default()
     })
+}
+
+fn proxies(networks: &[Network], protocol: bool) -> Proxies {
+    Proxies::new(networks.iter().copied().map(Network::into_inner).collect(), protocol)
+}
+
+fn addresses(config: &Config) -> AddressLimits {
+    AddressLimits {
+        connections: config.limits.connections_per_address,
+        attempts_per_second: config.limits.attempts_per_second_per_address,
+        exempt_loopback: config.limits.exempt_loopback,
+    }
 }
 
 /// The limits on connections. What the limit on open `files` leaves is how many streams there may be.

@@ -2,6 +2,7 @@
 
 mod backpressure;
 mod double;
+mod entrance;
 mod grpc;
 mod json;
 mod port;
