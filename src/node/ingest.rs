@@ -157,12 +157,14 @@ pub(super) fn spawn(
         &members.holders(),
         settings::routed(config),
         ports.certificates.cluster.clone(),
+        secret.clone(),
     );
     let remote = RemoteLog::over(
         members.holders(),
         Handle::current(),
         settings::remote_log(config),
         ports.certificates.cluster.clone(),
+        secret.clone(),
     );
     let hearing = Hearing {
         layout,
