@@ -17,6 +17,7 @@ use syn::visit::{self, Visit};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("problem", &["model"]),
+    ("gate", &["model", "problem"]),
     ("tls", &[]),
     ("proxies", &["model"]),
     ("nats", &["model"]),
@@ -26,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("journal", &["bus", "log", "members", "model", "nats", "tls"]),
     (
         "ingest",
-        &["auth", "bus", "journal", "model", "problem", "proxies", "tls"],
+        &["auth", "bus", "gate", "journal", "model", "problem", "proxies", "tls"],
     ),
     ("feed", &["bus", "log", "model"]),
     ("hub", &["bus", "feed", "log", "model"]),
@@ -34,12 +35,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "auth", "bus", "feed", "hub", "log", "model", "problem", "proxies", "tls",
+            "auth", "bus", "feed", "gate", "hub", "log", "model", "problem", "proxies", "tls",
         ],
     ),
     ("config", &["model"]),
     ("telemetry", &[]),
-    ("admin", &["model", "problem", "proxies", "telemetry"]),
+    ("admin", &["gate", "model", "problem", "proxies", "telemetry"]),
     ("cli", &["auth", "config", "model", "telemetry", "tls"]),
     (
         "node",
@@ -50,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "edge",
             "feed",
+            "gate",
             "hub",
             "ingest",
             "journal",

@@ -92,6 +92,9 @@ pub struct Http {
     pub workers: usize,
     /// The origins whose pages may follow streams: exactly as browsers send them, `https://app.example.com`.
     pub cors_origins: Vec<String>,
+    /// The hosts that requests may be for beside the names of loopback, without port: `events.example.com`. Empty: all, unless nobody is asked who
+    /// they are; then the names of loopback alone, so that no page can have its own name lead here.
+    pub hosts: Vec<String>,
     /// How long a stream may be silent before a heartbeat goes out.
     #[serde(with = "values::duration")]
     pub heartbeat: Duration,
@@ -116,6 +119,7 @@ impl Default for Http {
             listen: loopback(8080),
             workers: 0,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
             heartbeat: Duration::from_secs(15),
             retry: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
@@ -134,6 +138,9 @@ pub struct Grpc {
     pub listen: SocketAddr,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
+    /// How long a JSON body may take to arrive; of one with an object per line, how long each line may: a blank one will do.
+    #[serde(with = "values::duration")]
+    pub body_timeout: Duration,
 }
 
 impl Default for Grpc {
@@ -141,6 +148,7 @@ impl Default for Grpc {
         Self {
             listen: loopback(50_051),
             reflection: false,
+            body_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -249,6 +257,8 @@ pub struct Limits {
     pub topics_per_stream: usize,
     /// How many streams there may be in all; 0: as many as the limit on open files allows.
     pub connections: usize,
+    /// How many of the connections may be without a stream, still to send their request: the oldest makes room; 0: a quarter of all.
+    pub pending_connections: usize,
     /// How many streams one user may have.
     pub connections_per_user: usize,
     /// How many connections one peer address may have.
@@ -266,6 +276,7 @@ impl Default for Limits {
             topics_per_publish: 1_000,
             topics_per_stream: 64,
             connections: 0,
+            pending_connections: 0,
             connections_per_user: 100,
             connections_per_address: 1_000,
             attempts_per_second_per_address: 100,

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     auth::User,
+    gate::{self, Hosts},
     hub::Follow,
     model::{Slot, UnixMillis},
     problem::Problem,
@@ -64,6 +65,7 @@ impl Opening {
 #[derive(Debug)]
 pub(super) struct Rules {
     cors: Cors,
+    hosts: Hosts,
     topics_per_stream: usize,
 }
 
@@ -71,17 +73,22 @@ impl Rules {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             cors: Cors::new(settings.cors_origins.clone()),
+            hosts: settings.hosts.clone(),
             topics_per_stream: settings.topics_per_stream,
         }
     }
 
     /// Decides.
     pub(super) fn answer<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Answer {
-        let mut answer = self.decide(request, routes, now);
+        let mut answer = match self.hosts.check(request) {
+            Ok(()) => self.decide(request, routes, now),
+            Err(refused) => Answer::Whole(refused.problem().into_response()),
+        };
         let headers = match &mut answer {
             Answer::Whole(response) => response.headers_mut(),
             Answer::Stream(opening) => &mut opening.headers,
         };
+        gate::harden(headers);
         self.cors.mark(request.headers(), headers);
         answer
     }
@@ -218,6 +225,7 @@ mod tests {
         let request = Request::builder()
             .method(method)
             .uri(uri)
+            .header("host", "test")
             .header("origin", "https://app.example")
             .body(())
             .expect("a request");
@@ -317,7 +325,10 @@ mod tests {
     #[test]
     fn without_an_owner_there_is_no_route() {
         let routes = Routes::new(Layout::EMBEDDED, "edge-0", Vec::new(), |_| None, Sight::Clear);
-        let request = Request::get("/v1/route?user=1").body(()).expect("a request");
+        let request = Request::get("/v1/route?user=1")
+            .header("host", "test")
+            .body(())
+            .expect("a request");
         let Answer::Whole(response) = rules().answer(&request, &routes, UnixMillis(0)) else {
             panic!("a stream");
         };

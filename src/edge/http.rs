@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,6 +24,7 @@ use super::{
     limits::{ConnectionPermit, Over},
     worker::Worker,
 };
+use crate::gate::Place;
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,6 +37,8 @@ pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: IpAddr,
     pub(super) permit: ConnectionPermit,
+    /// Its place among those without a stream.
+    pub(super) place: Arc<Place>,
     /// The limit that it is over: every stream that it asks for is shed.
     pub(super) over: Option<Over>,
 }

@@ -1,6 +1,6 @@
 //! HTTP/2 in clear text, from clients that know: hyper keeps the connection, each stream's body comes out of a channel.
 
-use std::{cell::Cell, convert::Infallible, future, net::IpAddr, pin::pin, rc::Rc, time::Duration};
+use std::{cell::Cell, convert::Infallible, future, net::IpAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture};
@@ -25,7 +25,7 @@ use super::{
     streams::aged,
     worker::Worker,
 };
-use crate::{hub::Delivery, model::UnixMillis};
+use crate::{gate::Place, hub::Delivery, model::UnixMillis};
 
 /// Streams on one connection at a time.
 const STREAMS: u32 = 256;
@@ -43,6 +43,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
         worker: Rc::clone(&worker),
         peer: connection.peer,
         over: connection.over,
+        place: Arc::clone(&connection.place),
         requests: Rc::clone(&requests),
         asked: Rc::clone(&asked),
         open: Rc::new(()),
@@ -124,6 +125,7 @@ struct Desk {
     worker: Rc<Worker>,
     peer: IpAddr,
     over: Option<Over>,
+    place: Arc<Place>,
     requests: Rc<Cell<u64>>,
     /// Told with each request.
     asked: Rc<Notify>,
@@ -181,7 +183,7 @@ impl Desk {
     ) -> LocalBoxFuture<'static, Response<Body>> {
         let (sender, receiver) = channel(self.worker.settings.send_queue);
         let beginning = frame::opening(come_back_after(self.worker.settings.retry));
-        let permits = (permits, Rc::clone(&self.open));
+        let permits = (permits, Rc::clone(&self.open), self.place.used());
         let terms = opening.terms();
         Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), (opening.follow, terms), permits);
         respond(receiver, opening.headers).boxed_local()

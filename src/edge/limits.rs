@@ -27,6 +27,8 @@ use crate::{auth::User, model::Topic};
 pub struct Settings {
     /// Connections of everybody. A stream over HTTP/2 or gRPC counts as one.
     pub connections: usize,
+    /// Connections without a stream: their first request is not there yet, or they have none under way.
+    pub pending_connections: usize,
     /// Streams of one user.
     pub connections_per_user: usize,
     /// Connections of one peer address (of an IPv6 peer: its /64 network).
@@ -265,6 +267,7 @@ mod tests {
     fn limits(change: impl FnOnce(&mut Settings)) -> Arc<Limits> {
         let mut settings = Settings {
             connections: 100,
+            pending_connections: 100,
             connections_per_user: 2,
             connections_per_address: 3,
             attempts_per_second_per_address: 1_000,

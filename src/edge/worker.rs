@@ -31,6 +31,7 @@ use super::{
 use crate::{
     auth::Auth,
     bus::Bus,
+    gate::Idlers,
     hub::{HubHandle, HubSettings},
     log::Log,
     model::Layout,
@@ -51,6 +52,8 @@ pub(super) struct Parts {
     pub(super) auth: Arc<Auth>,
     /// How many workers the edge has.
     pub(super) workers: usize,
+    /// How many connections without a stream this one may have.
+    pub(super) idle: usize,
     pub(super) listener: std::net::TcpListener,
     pub(super) total: Arc<AtomicUsize>,
     /// Streams that come another way than through the listener.
@@ -67,6 +70,8 @@ pub(super) struct Worker {
     pub(super) hub: HubHandle,
     /// Who may follow what.
     pub(super) auth: Arc<Auth>,
+    /// Its connections without a stream.
+    idlers: Arc<Idlers>,
     streams: RefCell<Streams>,
     routes: watch::Receiver<Arc<Routes>>,
     moves: RefCell<Moves>,
@@ -125,14 +130,21 @@ impl Worker {
     }
 
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: IpAddr, permit: ConnectionPermit, over: Option<Over>) {
+        let place = self.idlers.enter();
         let connection = http::Connection {
             worker: Rc::clone(self),
+            place: Arc::clone(&place),
             peer,
             permit,
             over,
         };
-        // The task ends by itself: with its connection, at the latest when a deadline of the connection passes, or with the worker.
-        tokio::task::spawn_local(http::serve(connection, stream));
+        // The task ends by itself: with its connection, at the latest when a deadline of the connection passes, or with the worker. Without a
+        // stream it also ends when others need the place.
+        tokio::task::spawn_local(async move {
+            if place.hold(http::serve(connection, stream)).await.is_none() {
+                debug!(%peer, "a connection is cut off: too many are idle");
+            }
+        });
     }
 
     async fn bridge(self: Rc<Self>, mut bridged: mpsc::Receiver<grpc::Bridge>) -> Infallible {
@@ -234,6 +246,7 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             limits: parts.limits,
             hub,
             auth: parts.auth,
+            idlers: Idlers::new(parts.idle),
             streams: RefCell::new(Streams::new(&parts.settings, parts.total)),
             routes: parts.routes,
             moves: RefCell::new(Moves::new(&parts.settings, parts.workers)),

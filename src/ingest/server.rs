@@ -3,7 +3,7 @@
 //! It accepts for itself rather than through tonic's server, for two reasons: connections that outlive the drain are dropped, where tonic would
 //! wait for them for ever; and a caller's deadline is left to the service, which knows what to say of the outcome.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, body::Body, response::IntoResponse};
 use http::{Request, Response, StatusCode, header};
@@ -22,7 +22,10 @@ use tonic::{Status, codegen::Service, server::NamedService, service::Routes, tra
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{debug, error, warn};
 
-use crate::problem::Problem;
+use crate::{
+    gate::{self, Gate, Idlers},
+    problem::Problem,
+};
 
 /// How long a connection may take to say its first word, and an HTTP/1.1 request to say its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +50,8 @@ pub struct ServerSettings {
     pub reflection: bool,
     /// How many connections there may be; more wait to be accepted.
     pub connections: usize,
+    /// How many of them may be without a call under way; when there are more, the one that has been for the longest is dropped.
+    pub idle: usize,
     /// How many calls may be under way on one HTTP/2 connection.
     pub calls_per_connection: u32,
     /// How long a connection may take to say which HTTP it speaks.
@@ -60,6 +65,7 @@ impl Default for ServerSettings {
         Self {
             reflection: false,
             connections: 4_096,
+            idle: 3_072,
             calls_per_connection: 2_048,
             first_word: HEAD_TIMEOUT,
             drain_window: Duration::from_secs(5),
@@ -73,6 +79,7 @@ pub struct Services {
     grpc: Routes,
     http: Router,
     names: Vec<&'static str>,
+    gate: Gate,
 }
 
 impl Services {
@@ -102,6 +109,13 @@ impl Services {
         self
     }
 
+    /// What is asked of every request.
+    #[must_use]
+    pub fn behind(mut self, gate: Gate) -> Self {
+        self.gate = gate;
+        self
+    }
+
     /// One router for all, and the means to tell their health.
     pub(super) async fn into_router(self, reflection: bool) -> Result<(Router, Health), ServeError> {
         let (reporter, service) = tonic_health::server::health_reporter();
@@ -123,7 +137,7 @@ impl Services {
                 .add_service(descriptors().build_v1alpha()?);
         }
         let router = grpc.into_axum_router().merge(self.http).fallback(unknown);
-        Ok((router.with_state(()), health))
+        Ok((gate::behind(self.gate, router.with_state(())), health))
     }
 }
 
@@ -139,6 +153,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let (router, health) = services.into_router(settings.reflection).await?;
     let http = http(settings.calls_per_connection);
+    let idlers = Idlers::new(settings.idle);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -146,8 +161,14 @@ pub async fn serve(
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept(), if connections.len() < settings.connections => match accepted {
                 Ok((stream, peer)) => {
-                    let router = called_by(&router, peer);
-                    connections.spawn(serve_stream(stream, settings.first_word, http.clone(), router, drain.clone()));
+                    let place = idlers.enter();
+                    let router = gate::in_use(Arc::clone(&place), called_by(&router, peer));
+                    let served = serve_stream(stream, settings.first_word, http.clone(), router, drain.clone());
+                    connections.spawn(async move {
+                        if place.hold(served).await.is_none() {
+                            debug!(%peer, "a connection is cut off: too many are idle");
+                        }
+                    });
                 }
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");

@@ -2,6 +2,7 @@
 
 mod cursor;
 mod event;
+mod host;
 pub(crate) mod json;
 mod origin;
 mod position;
@@ -9,6 +10,7 @@ mod topic;
 
 pub use cursor::{Cursor, CursorError, Position};
 pub use event::{Event, EventType, EventTypeError, PublishKey, PublishKeyError, UnixMillis};
+pub use host::{Host, HostError};
 pub use origin::{Origin, OriginError};
 pub use position::{Epoch, Seq, Shard, Slot};
 pub use tidings_cluster::Layout;

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, cluster, owner,
+    NodeError, cluster, gates, owner,
     ports::Ports,
     replica,
     running::{Journals, Node},
@@ -134,6 +134,7 @@ pub(super) fn spawn(
         draining.clone(),
     );
     let services = Services::new()
+        .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(log::service::service(log))
         .grpc(journal_service)
@@ -145,7 +146,7 @@ pub(super) fn spawn(
         settings::server(config, files),
         draining.clone(),
     ));
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, gates::admin(config)?, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError,
+    NodeError, gates,
     health::ServeHealth,
     opening,
     ports::Ports,
@@ -121,6 +121,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         draining.clone(),
     );
     let services = Services::new()
+        .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
         .grpc(log::service::service(log.clone()))
@@ -142,7 +143,7 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         store,
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, stop.clone()));
+    background.spawn(admin::serve(ports.admin, health, gates::admin(config)?, stop.clone()));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -2,14 +2,13 @@
 
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
-use super::{NodeError, serve::BLOCK_CACHE};
+use super::{NodeError, gates, serve::BLOCK_CACHE};
 use crate::{
     config::{Config, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
     log::{RemoteSettings, Retention, StoreMemory},
-    model::Origin,
 };
 
 /// Files that a node has open beside connections and stores: sockets, logs and what a library needs for a moment.
@@ -75,6 +74,7 @@ pub(super) fn ingest(config: &Config) -> ingest::Settings {
     ingest::Settings {
         topics: config.limits.topics_per_publish,
         data_bytes: config.limits.data_bytes.in_memory(),
+        body_within: config.grpc.body_timeout,
         ..ingest::Settings::default()
     }
 }
@@ -84,6 +84,7 @@ pub(super) fn server(config: &Config, files: Option<u64>) -> ServerSettings {
     ServerSettings {
         reflection: config.grpc.reflection,
         connections: publishers(files),
+        idle: publishers(files) * 3 / 4,
         drain_window: config.drain.window,
         ..ServerSettings::default()
     }
@@ -106,7 +107,6 @@ fn publishers(files: Option<u64>) -> usize {
 }
 
 pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
-    let origins = config.http.cors_origins.iter().map(|text| Origin::parse(text));
     Ok(edge::Settings {
         heartbeat: config.http.heartbeat,
         retry: config.http.retry,
@@ -114,7 +114,8 @@ pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
         max_header_bytes: config.http.max_header_bytes.in_memory(),
         send_queue: config.http.send_queue.in_memory(),
         topics_per_stream: config.limits.topics_per_stream,
-        cors_origins: origins.collect::<Result<_, _>>().map_err(NodeError::Origin)?,
+        cors_origins: gates::origins(config)?,
+        hosts: gates::streams(config)?,
         max_age: config.http.max_age,
         moves_per_second: config.cluster.moves_per_second,
         ..edge::Settings::default()
@@ -128,8 +129,11 @@ pub(super) fn limits(config: &Config, files: Option<u64>) -> Result<limits::Sett
     if asked > room {
         return Err(NodeError::TooManyConnections { asked, room });
     }
+    let connections = if asked == 0 { room } else { asked };
+    let pending = config.limits.pending_connections;
     Ok(limits::Settings {
-        connections: if asked == 0 { room } else { asked },
+        connections,
+        pending_connections: if pending == 0 { connections.div_ceil(4) } else { pending },
         connections_per_user: config.limits.connections_per_user,
         connections_per_address: config.limits.connections_per_address,
         attempts_per_second_per_address: config.limits.attempts_per_second_per_address,
