@@ -378,13 +378,22 @@ impl Node {
 
     /// Its memory, in bytes.
     pub(crate) fn memory(&self) -> u64 {
+        self.memory_of("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in bytes.
+    pub(crate) fn most_memory(&self) -> u64 {
+        self.memory_of("VmHWM:")
+    }
+
+    fn memory_of(&self, field: &str) -> u64 {
         let id = self.running.child.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-        let resident = status
+        let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(field))
             .expect("a line");
-        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1_024
     }
 
