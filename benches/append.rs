@@ -19,7 +19,7 @@ use tidings::{
         service::{Held, service},
     },
     log::Store,
-    members::{Holder, Holders},
+    members::{ClusterSecret, Holder, Holders},
     model::{Layout, Publish, Shard, Topic},
 };
 use tokio::{net::TcpListener, sync::watch};
@@ -64,7 +64,13 @@ async fn serve_journals(held: Held) -> Holders {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
     let address = listener.local_addr().expect("an address");
     let never = CancellationToken::new();
-    let services = Services::new().grpc(service("there", Layout::EMBEDDED, held, never.clone()));
+    let services = Services::new().grpc(service(
+        "there",
+        Layout::EMBEDDED,
+        held,
+        &ClusterSecret::default(),
+        never.clone(),
+    ));
     tokio::spawn(serve(listener, services, ServerSettings::default(), never));
     let holder = Holder {
         node: "there".to_owned(),

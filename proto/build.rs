@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tidings/v1/journal.proto",
         "tidings/v1/bus.proto",
         "tidings/v1/member.proto",
+        "tidings/v1/control.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

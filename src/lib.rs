@@ -31,6 +31,8 @@ pub mod nats;
 pub mod members;
 
 // Around it.
+pub mod tls;
+
 pub mod auth;
 
 pub mod problem;

@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "auth", "bus", "feed", "gate", "hub", "log", "model", "problem", "proxies", "tls",
         ],
     ),
-    ("config", &["model"]),
+    ("config", &["auth", "model"]),
     ("telemetry", &[]),
     ("admin", &["gate", "model", "problem", "proxies", "telemetry"]),
     ("cli", &["auth", "config", "model", "telemetry", "tls"]),

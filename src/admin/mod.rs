@@ -5,11 +5,12 @@
 //! | `GET /livez` | 200 while the process can do its work at all; 503 when only a restart helps |
 //! | `GET /readyz` | 200 when every part that decides is ready, else 503 |
 //! | `GET /readyz/<part>` | 200 when this part is ready, else 503: `streams`, `publishing`, `log`, `nats`, as far as the node has them |
-//! | `GET /metrics` | what can be counted, for Prometheus |
+//! | `GET /metrics` | what can be counted, for Prometheus; with the admin token, if there is one |
 //!
 //! The body says why, as JSON: `{"status":"ready","parts":{"streams":"ready","publishing":"…why not…"}}`. A part that does not decide is told
 //! for those who look: what it lacks, another node would lack too.
 
+mod guard;
 mod metrics;
 
 use std::{sync::Arc, time::Duration};
@@ -19,6 +20,7 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -32,9 +34,11 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::guard::Guard;
 pub use self::metrics::Gauge;
 use crate::{
     gate::{self, Gate, Idlers},
+    model::Secret,
     problem::Problem,
 };
 
@@ -94,8 +98,14 @@ impl Part {
 }
 
 /// Serves the admin port until `stop` is cancelled. Not gracefully: a client that keeps its connection open must not keep the node from stopping.
-pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, gate: Gate, stop: CancellationToken) {
-    let router = gate::behind(gate, router(health));
+/// With a `token`, whoever asks for more than health has to bring it.
+pub async fn serve(
+    listener: TcpListener,
+    health: Arc<dyn Health>,
+    (gate, token): (Gate, Option<Secret>),
+    stop: CancellationToken,
+) {
+    let router = gate::behind(gate, router(health, token.as_ref().map(Guard::new)));
     let idlers = Idlers::new(IDLE);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -127,12 +137,15 @@ pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, gate: Gate, s
     }
 }
 
-fn router(health: Arc<dyn Health>) -> Router {
+fn router(health: Arc<dyn Health>, guard: Option<Guard>) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(count))
+        .route_layer(middleware::from_fn_with_state(guard, guard::admit));
     Router::new()
+        .merge(guarded)
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/readyz/{part}", get(part_ready))
-        .route("/metrics", get(count))
         .fallback(|| async { problem("there are /livez, /readyz, /readyz/<part> and /metrics") })
         .with_state(health)
 }
@@ -244,10 +257,52 @@ mod tests {
         tokio::spawn(serve(
             listener,
             Arc::new(Well),
-            Gate::default(),
+            (Gate::default(), None),
             CancellationToken::new(),
         ));
         address
+    }
+
+    #[tokio::test]
+    async fn with_a_token_only_health_is_told_to_everybody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let token = Some("0123456789abcdef".into());
+        tokio::spawn(serve(
+            listener,
+            Arc::new(Well),
+            (Gate::default(), token),
+            CancellationToken::new(),
+        ));
+        for (path, header, status) in [
+            ("/livez", "", "200"),
+            ("/readyz", "", "200"),
+            ("/readyz/streams", "", "200"),
+            ("/metrics", "", "401"),
+            ("/metrics", "authorization: Bearer 0123456789abcdef\r\n", "200"),
+            ("/metrics", "authorization: bearer  0123456789abcdef\r\n", "200"),
+            ("/metrics", "authorization: Bearer 0123456789abcde\r\n", "401"),
+            ("/metrics", "authorization: Bearer 0123456789abcdef0\r\n", "401"),
+            ("/metrics", "authorization: Bearer \r\n", "401"),
+            ("/metrics", "authorization: Basic 0123456789abcdef\r\n", "401"),
+            (
+                "/metrics",
+                "authorization: Bearer 0123456789abcdef\r\nauthorization: Bearer x\r\n",
+                "401",
+            ),
+            ("/metrics?token=0123456789abcdef", "", "401"),
+        ] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: t\r\n{header}connection: close\r\n\r\n");
+            let mut answer = String::new();
+            let mut stream = say(address, &request).await;
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            assert_eq!(&answer[9..12], status, "{path} {header}");
+            assert_eq!(
+                answer.contains("tidings_streams"),
+                status == "200" && path == "/metrics",
+                "{answer}"
+            );
+        }
     }
 
     async fn say(address: std::net::SocketAddr, text: &str) -> TcpStream {

@@ -49,7 +49,7 @@ pub struct TokenFacts {
 pub struct Lease {
     /// When its holder is told that it ends; past if that is now.
     pub notice: UnixMillis,
-    /// When what was opened with it ends.
+    /// When what was opened with it is over at the latest; streams end a little before.
     pub ends: UnixMillis,
     /// The token it comes from.
     pub token: TokenFacts,
@@ -61,17 +61,40 @@ pub struct Subscriber {
     user: Option<User>,
     /// What they may follow beside their inbox; nothing said: everything (in an open node).
     follow: Option<Patterns>,
+    /// What anybody may follow.
+    public: Patterns,
     lease: Option<Arc<Lease>>,
 }
 
 impl Subscriber {
     /// Whoever they say they are, in an open node: they may follow everything.
     #[must_use]
-    pub const fn unverified(user: Option<User>) -> Self {
+    pub fn unverified(user: Option<User>) -> Self {
         Self {
             user,
             follow: None,
+            public: Patterns::default(),
             lease: None,
+        }
+    }
+
+    /// Somebody of whom nothing is known: they may follow what is public.
+    pub(super) fn anonymous(public: Patterns) -> Self {
+        Self {
+            user: None,
+            follow: Some(Patterns::default()),
+            public,
+            lease: None,
+        }
+    }
+
+    /// The holder of a token.
+    pub(super) const fn known(user: Option<User>, follow: Patterns, public: Patterns, lease: Arc<Lease>) -> Self {
+        Self {
+            user,
+            follow: Some(follow),
+            public,
+            lease: Some(lease),
         }
     }
 
@@ -81,13 +104,12 @@ impl Subscriber {
         self.user.as_ref()
     }
 
-    /// Whether they may follow a topic.
+    /// Whether they may follow a topic. Nobody follows those of the service itself.
     #[must_use]
     pub fn may_follow(&self, topic: &Topic) -> bool {
         let is_inbox = || self.user.as_ref().is_some_and(|user| user.inbox() == topic);
-        self.follow
-            .as_ref()
-            .is_none_or(|patterns| is_inbox() || patterns.matches(topic))
+        let is_granted = |patterns: &Patterns| is_inbox() || patterns.matches(topic) || self.public.matches(topic);
+        !topic.is_reserved() && self.follow.as_ref().is_none_or(is_granted)
     }
 
     /// For how long they may stay; nothing: for ever.
@@ -121,16 +143,26 @@ impl Publisher {
         }
     }
 
+    /// Somebody who said who they are.
+    pub(super) const fn known(name: Arc<str>, publish: Patterns, control: bool, lease: Option<Arc<Lease>>) -> Self {
+        Self {
+            name: Some(name),
+            publish: Some(publish),
+            control,
+            lease,
+        }
+    }
+
     /// Who they are; nothing in an open node.
     #[must_use]
     pub const fn name(&self) -> Option<&Arc<str>> {
         self.name.as_ref()
     }
 
-    /// Whether they may publish to a topic.
+    /// Whether they may publish to a topic. Nobody publishes to those of the service itself.
     #[must_use]
     pub fn may_publish(&self, topic: &Topic) -> bool {
-        self.publish.as_ref().is_none_or(|patterns| patterns.matches(topic))
+        !topic.is_reserved() && self.publish.as_ref().is_none_or(|patterns| patterns.matches(topic))
     }
 
     /// Whether they may take back what was granted.

@@ -1,6 +1,6 @@
 //! Why somebody is not let in, and the one table of what that is called outside.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::StatusCode;
 use tonic::Code;
@@ -28,6 +28,12 @@ pub enum Denied {
         /// After how long it makes sense to come back.
         retry_after: Duration,
     },
+    /// What was taken back is not known yet, so no token can be trusted.
+    #[error("what is revoked is not known here yet, and no token is accepted until it is: come back shortly")]
+    NotReady {
+        /// After how long it makes sense to come back.
+        retry_after: Duration,
+    },
     /// The token is for somebody else.
     #[error("the token is not meant for this service (`aud`), or not from an issuer that is trusted here (`iss`)")]
     Elsewhere,
@@ -35,17 +41,20 @@ pub enum Denied {
     #[error("the token's claim `{claim}` is missing or makes no sense")]
     Claim {
         /// Which claim.
-        claim: &'static str,
+        claim: Cow<'static, str>,
     },
     /// The token is over.
     #[error("the token has expired: get a new one")]
     Expired,
     /// The token is not valid yet.
-    #[error("the token is not valid yet (`nbf`): see whether the clocks agree")]
+    #[error("the token is not valid yet (`nbf`, `iat`): see whether the clocks agree")]
     NotYetValid,
     /// The token was taken back.
     #[error("the token has been revoked")]
     Revoked,
+    /// The client's certificate is good, and none of its names is anybody here.
+    #[error("the client's certificate names nobody who may publish here (`auth.publishers`)")]
+    Certificate,
     /// The caller is known, and may not do that.
     #[error("this caller may not use the topic {topic}")]
     Topic {
@@ -104,11 +113,18 @@ impl Denied {
             Self::Malformed => unauthenticated("malformed_token"),
             Self::Untrusted => unauthenticated("untrusted_token"),
             Self::KeyPending { .. } => row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "key_pending", None),
+            Self::NotReady { .. } => row(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, "not_ready", None),
             Self::Elsewhere => unauthenticated("token_for_others"),
             Self::Claim { .. } => unauthenticated("bad_claim"),
             Self::Expired => unauthenticated("expired_token"),
             Self::NotYetValid => unauthenticated("token_not_yet_valid"),
             Self::Revoked => unauthenticated("revoked_token"),
+            Self::Certificate => row(
+                Code::Unauthenticated,
+                StatusCode::UNAUTHORIZED,
+                "unknown_certificate",
+                None,
+            ),
             Self::Topic { .. } => row(
                 Code::PermissionDenied,
                 StatusCode::FORBIDDEN,
@@ -128,7 +144,7 @@ impl Denied {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::KeyPending { retry_after } => Some(*retry_after),
+            Self::KeyPending { retry_after } | Self::NotReady { retry_after } => Some(*retry_after),
             _ => None,
         }
     }

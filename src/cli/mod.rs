@@ -1,9 +1,11 @@
 //! The command line. `serve`, `edge` and `ingest` are the server itself; the others are clients and tools.
 
 mod backoff;
+pub mod certificates;
 pub mod check_config;
 pub mod listen;
 pub mod publish;
+pub mod revoke;
 pub mod role;
 pub mod route;
 mod server;
@@ -61,6 +63,11 @@ pub enum Command {
     ///
     /// Prints the slot and the owner's name and address, as the edge that is asked sees the cluster.
     Route(route::Arguments),
+    /// Take back tokens before they expire: one, a user's, or all that were issued before some time; or list what is revoked.
+    ///
+    /// Every edge hears of it within a second: it ends the streams that it covers, and refuses their tokens from then on, across restarts, until
+    /// the revocation expires. Needs a token that may (`control`), from --token-file or TIDINGS_TOKEN.
+    Revoke(revoke::Arguments),
     /// Check the configuration and print what is effective.
     ///
     /// Takes what `serve` takes, and the role that it is for. Ends with 1 and everything that is wrong, each with where it came from, if
@@ -84,6 +91,7 @@ pub fn run(command: Command, node: impl FnOnce(Role, Config) -> anyhow::Result<(
         Command::Edge(arguments) => serve(Role::Edge, &arguments),
         Command::Ingest(arguments) => serve(Role::Ingest, &arguments),
         Command::Route(arguments) => interruptible(|_| route::run(arguments)),
+        Command::Revoke(arguments) => interruptible(|_| revoke::run(arguments)),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Publish(arguments) => interruptible(|interrupt| publish::run(arguments, interrupt)),
         Command::Listen(arguments) => interruptible(|interrupt| listen::run(arguments, interrupt)),

@@ -11,7 +11,10 @@ use clap::Args;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::server::{Server, body, explain, printable};
+use super::{
+    certificates::Trust,
+    server::{Server, body, explain, printable},
+};
 
 /// How long the answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +34,9 @@ pub struct Arguments {
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
 
+    #[command(flatten)]
+    trust: Trust,
+
     /// Print the answer as it came: {"slot":…,"route":"…","node":"…","url":"…"}.
     #[arg(long)]
     json: bool,
@@ -49,7 +55,7 @@ struct Route {
 /// # Errors
 /// If the server cannot be reached, or does not know.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let server = Server::parse(&arguments.url)?;
+    let server = Server::parse(&arguments.url, &arguments.trust.load()?)?;
     let query: Vec<(&str, &str)> = [("user", &arguments.user), ("topic", &arguments.topic)]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))

@@ -1,6 +1,6 @@
 //! A server, as `--url` names it, and what it answers to a GET.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, Uri, header};
@@ -8,7 +8,13 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::tls::{ClientTls, Protocol};
 
 /// What stands in a query as it is.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
@@ -29,44 +35,53 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// A server.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
-    authority: String,
+    host: String,
+    port: u16,
     base: String,
+    /// How it is made sure that it is the server, if it is asked over TLS.
+    tls: Option<ClientTls>,
 }
 
 /// Why a text does not name a server.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum UrlError {
-    #[error("{url:?} is not the address of a server: http://127.0.0.1:8080 is one")]
-    Form { url: String },
-    #[error(
-        "{url:?} needs TLS, which this program does not speak yet: use http:// from where the server can be trusted to be reached"
-    )]
-    Tls { url: String },
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{url:?} is not the address of a server: http://127.0.0.1:8080 is one")]
+pub(super) struct UrlError {
+    url: String,
 }
 
 impl Server {
-    pub(super) fn parse(url: &str) -> Result<Self, UrlError> {
-        let form = || UrlError::Form { url: url.to_owned() };
+    /// The server of a URL; `tls` is for those that begin with https.
+    pub(super) fn parse(url: &str, tls: &ClientTls) -> Result<Self, UrlError> {
+        let form = || UrlError { url: url.to_owned() };
         let uri: Uri = url.parse().map_err(|_| form())?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(UrlError::Tls { url: url.to_owned() }),
+        let (tls, port) = match uri.scheme_str() {
+            Some("http") => (None, 80),
+            Some("https") => (Some(tls.clone()), 443),
             _ => return Err(form()),
-        }
+        };
         let authority = uri.authority().ok_or_else(form)?;
         if uri.query().is_some() || authority.as_str().contains('@') {
             return Err(form());
         }
-        let port = authority.port_u16().unwrap_or(80);
         Ok(Self {
-            authority: format!("{}:{port}", authority.host()),
+            host: authority.host().to_owned(),
+            port: authority.port_u16().unwrap_or(port),
             base: uri.path().trim_end_matches('/').to_owned(),
+            tls,
         })
     }
 
     /// Where it is, for messages.
-    pub(super) fn address(&self) -> &str {
-        &self.authority
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Connection>> {
+        let socket = TcpStream::connect(self.address()).await?;
+        Ok(match &self.tls {
+            None => Box::new(socket),
+            Some(tls) => Box::new(tls.connect(&self.host, socket, Protocol::Http1).await?),
+        })
     }
 
     /// Asks for a path with these parameters and headers; the answer's head has `patience`.
@@ -77,7 +92,7 @@ impl Server {
         headers: &[(&str, &str)],
         patience: Duration,
     ) -> Result<Response<Incoming>, GetError> {
-        let address = &self.authority;
+        let address = &self.address();
         let unreachable = |cause: String| GetError::Unreachable {
             address: address.clone(),
             cause,
@@ -86,7 +101,7 @@ impl Server {
             address: address.clone(),
             cause,
         };
-        let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+        let socket = timeout(CONNECT_TIMEOUT, self.connect())
             .await
             .map_err(|_| unreachable(format!("no connection within {CONNECT_TIMEOUT:?}")))?
             .map_err(|error| unreachable(error.to_string()))?;
@@ -122,6 +137,11 @@ impl Server {
             .map_err(|error| broken(error.to_string()))
     }
 }
+
+/// A connection, encrypted or not.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<C: AsyncRead + AsyncWrite + Unpin + Send> Connection for C {}
 
 /// Why there is no answer. Another try may have one.
 #[derive(Debug, thiserror::Error)]
@@ -179,9 +199,10 @@ mod tests {
             ("http://127.0.0.1:8080", "127.0.0.1:8080", ""),
             ("http://[::1]:8080/", "[::1]:8080", ""),
             ("http://events.example/tidings/", "events.example:80", "/tidings"),
+            ("https://events.example", "events.example:443", ""),
         ] {
-            let server = Server::parse(url).expect(url);
-            assert_eq!((server.authority.as_str(), server.base.as_str()), (authority, base));
+            let server = Server::parse(url, &ClientTls::default()).expect(url);
+            assert_eq!((server.address().as_str(), server.base.as_str()), (authority, base));
         }
         for url in [
             "",
@@ -191,9 +212,9 @@ mod tests {
             "http://",
             "http://x/?a=b",
             "http://u@x",
-            "https://x",
+            "https://u:p@x",
         ] {
-            assert!(Server::parse(url).is_err(), "{url}");
+            assert!(Server::parse(url, &ClientTls::default()).is_err(), "{url}");
         }
     }
 

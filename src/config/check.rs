@@ -1,6 +1,8 @@
 //! What values must keep to beyond their types.
 
+mod auth;
 mod cluster;
+mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,7 +15,9 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Calls `refuse` with the key and the problem of each value that cannot be.
 pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: impl FnMut(&str, String)) {
     listeners(config, role, insecure, &mut refuse);
+    auth::check(config, &mut refuse);
     cluster::check(config, role, &mut refuse);
+    tls::check(config, role, &mut refuse);
     for (key, duration) in [
         ("http.heartbeat", config.http.heartbeat),
         ("http.retry", config.http.retry),
@@ -145,11 +149,18 @@ fn listeners(config: &Config, role: Role, insecure: bool, refuse: &mut impl FnMu
     // An ingest node has no streams.
     let listeners = &listeners[usize::from(role == Role::Ingest)..];
     for (at, (key, address)) in listeners.iter().copied().enumerate() {
-        if !insecure && !address.ip().to_canonical().is_loopback() {
+        let (is_guarded, guard) = match key {
+            "admin.listen" => (
+                !config.admin.token.is_empty() || !config.admin.token_file.as_os_str().is_empty(),
+                "set `admin.token_file`",
+            ),
+            _ => (!config.auth.is_open(), "say in [auth] who may do what"),
+        };
+        if !insecure && !is_guarded && !address.ip().to_canonical().is_loopback() {
             refuse(
                 key,
                 format!(
-                    "{address} can be reached from other machines, and nothing asks who calls: listen on 127.0.0.1, or add --insecure if the network around it is trusted"
+                    "{address} can be reached from other machines, and nothing asks who calls: {guard}, listen on 127.0.0.1, or add --insecure if the network around it is trusted"
                 ),
             );
         }

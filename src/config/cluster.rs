@@ -19,6 +19,16 @@ pub struct Cluster {
     pub advertise_http: String,
     /// The URL at which other nodes reach its gRPC port; empty: derived from `grpc.listen` if that is one address.
     pub advertise_grpc: String,
+    /// The certificates (PEM) that those of other nodes must come from, where their URL begins with https; empty: the system's.
+    pub tls_ca: PathBuf,
+    /// What this node shows to other nodes that ask: a certificate (PEM).
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
+    /// What the nodes know each other by: the same on every node, 16 bytes or more. Needed where publishers or subscribers are asked who they are.
+    pub secret: Secret,
+    /// The file that the secret is in.
+    pub secret_file: PathBuf,
     /// How many slots there are. The same on every node, for the life of the data.
     pub slots: u32,
     /// How many shards there are. The same on every node, for the life of the data.
@@ -42,6 +52,11 @@ impl Default for Cluster {
             node: String::new(),
             advertise_http: String::new(),
             advertise_grpc: String::new(),
+            tls_ca: PathBuf::new(),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            secret: Secret::default(),
+            secret_file: PathBuf::new(),
             slots: 1_024,
             shards: 8,
             ingest_nodes: 1,
@@ -183,13 +198,13 @@ impl Config {
     /// Where clients reach the streams of this node, which listens at `listen`; none if nothing says so.
     #[must_use]
     pub fn advertised_http(&self, listen: SocketAddr) -> Option<String> {
-        advertised(&self.cluster.advertise_http, listen)
+        advertised(&self.cluster.advertise_http, self.http.speaks_tls(), listen)
     }
 
     /// Where other nodes reach the gRPC port of this node, which listens at `listen`; none if nothing says so.
     #[must_use]
     pub fn advertised_grpc(&self, listen: SocketAddr) -> Option<String> {
-        advertised(&self.cluster.advertise_grpc, listen)
+        advertised(&self.cluster.advertise_grpc, self.grpc.speaks_tls(), listen)
     }
 
     /// How the cluster divides its topics; none if it cannot be.
@@ -199,11 +214,12 @@ impl Config {
     }
 }
 
-fn advertised(set: &str, listen: SocketAddr) -> Option<String> {
+fn advertised(set: &str, tls: bool, listen: SocketAddr) -> Option<String> {
     if !set.is_empty() {
         return Some(set.trim_end_matches('/').to_owned());
     }
-    (!listen.ip().is_unspecified()).then(|| format!("http://{listen}"))
+    let scheme = if tls { "https" } else { "http" };
+    (!listen.ip().is_unspecified()).then(|| format!("{scheme}://{listen}"))
 }
 
 #[cfg(test)]
@@ -233,5 +249,8 @@ mod tests {
         assert_eq!(config.advertised_http(any), None);
         config.cluster.advertise_http = "https://edge-1.example/".to_owned();
         assert_eq!(config.advertised_http(any).as_deref(), Some("https://edge-1.example"));
+        assert_eq!(config.advertised_grpc(one).as_deref(), Some("http://10.0.0.7:80"));
+        config.grpc.tls_cert = "cert.pem".into();
+        assert_eq!(config.advertised_grpc(one).as_deref(), Some("https://10.0.0.7:80"));
     }
 }

@@ -14,6 +14,9 @@ use toml::{
 
 use super::{Config, ConfigError, Mistake, Origin, Role, check::check};
 
+/// The lists of tables: each entry is told of by itself. Entries hold secrets, so that nothing but their names is repeated.
+const ENTRIES: [&str; 2] = ["auth.issuers", "auth.publishers"];
+
 /// The file that is read if it is there and no other is named.
 const USUAL_FILE: &str = "tidings.toml";
 
@@ -138,7 +141,11 @@ impl Layers {
             for (key, value) in keys {
                 let parsed = Value::deserialize(ValueDeserializer::from(value.clone()));
                 match parsed {
-                    Ok(value) => self.set(&format!("{section}.{}", key.get_ref()), value, at(key.span().start)),
+                    Ok(parsed) => {
+                        let key = (format!("{section}.{}", key.get_ref()), at(key.span().start));
+                        let within = places(&key.0, value.get_ref(), at);
+                        self.set(&key.0, parsed, key.1, within);
+                    }
                     Err(error) => self.refuse(at(value.span().start), error.message().to_owned()),
                 }
             }
@@ -167,13 +174,15 @@ impl Layers {
                 .into(),
             _ => ValueDeserializer::parse(text)
                 .and_then(Value::deserialize)
-                .unwrap_or_else(|_| Value::String(text.to_owned())),
+                .ok()
+                .or_else(|| serde_json::from_str(text).ok())
+                .unwrap_or_else(|| Value::String(text.to_owned())),
         };
-        self.set(key, value, origin);
+        self.set(key, value, origin, Vec::new());
     }
 
-    /// Sets a value if the key is known and the value fits it alone.
-    fn set(&mut self, key: &str, value: Value, origin: Origin) {
+    /// Sets a value if the key is known and the value fits it alone. `within` is where its parts came from, if that is known more exactly.
+    fn set(&mut self, key: &str, value: Value, origin: Origin, within: Vec<(String, Origin)>) {
         let Some(default) = self.defaults.get(key) else {
             let problem = match self.nearest(key) {
                 Some(known) => {
@@ -184,14 +193,58 @@ impl Layers {
             };
             return self.refuse(origin, problem);
         };
-        let mut alone = self.defaults.clone();
-        alone.insert(key.to_owned(), value.clone());
-        if let Err(error) = typed(&alone) {
+        if let Err(error) = self.alone(key, value.clone()) {
+            if ENTRIES.contains(&key) {
+                return self.refuse_entries(key, &value, &origin, &within);
+            }
             let problem = format!("`{key}`: {} (the default is {default})", error.message().trim_end());
             return self.refuse(origin, problem);
         }
         self.values.insert(key.to_owned(), value);
+        // What an earlier layer had in its place is gone.
+        let part = format!("{key}[");
+        self.origins.retain(|known, _| !known.starts_with(&part));
         self.origins.insert(key.to_owned(), origin);
+        self.origins.extend(within);
+    }
+
+    /// The tree that a value makes with nothing but defaults around it.
+    fn alone(&self, key: &str, value: Value) -> Result<Config, toml::de::Error> {
+        let mut alone = self.defaults.clone();
+        alone.insert(key.to_owned(), value);
+        typed(&alone)
+    }
+
+    /// Tells what is wrong with the entries of a list of tables: each key of each entry by itself.
+    fn refuse_entries(&mut self, key: &str, value: &Value, origin: &Origin, within: &[(String, Origin)]) {
+        let mut mistakes = Vec::new();
+        match value {
+            Value::Array(entries) => {
+                for (at, entry) in entries.iter().enumerate() {
+                    let place = format!("{key}[{at}]");
+                    let Value::Table(fields) = entry else {
+                        mistakes.push((place, "is no table: { key = \"value\", … }".to_owned()));
+                        continue;
+                    };
+                    for (name, field) in fields {
+                        let field = Table::from_iter([(name.clone(), field.clone())]);
+                        if let Err(error) = self.alone(key, vec![Value::Table(field)].into()) {
+                            mistakes.push((format!("{place}.{name}"), error.message().trim_end().to_owned()));
+                        }
+                    }
+                }
+            }
+            _ => {
+                let problem =
+                    format!("is not a list of tables: [[{key}]] in the file, [{{ key = \"value\" }}] in a variable");
+                mistakes.push((key.to_owned(), problem));
+            }
+        }
+        for (place, problem) in mistakes {
+            let known = within.iter().find(|(known, _)| *known == place);
+            let origin = known.map_or(origin, |(_, origin)| origin).clone();
+            self.refuse(origin, format!("`{place}`: {problem}"));
+        }
     }
 
     /// The known key that is most like this one, if one is like it at all.
@@ -220,7 +273,7 @@ impl Layers {
                 let origins = &self.origins;
                 let mistakes = &mut self.mistakes;
                 check(&config, role, insecure, |key, problem| {
-                    let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
+                    let origin = nearest_origin(origins, key);
                     let problem = format!("`{key}`: {problem}");
                     mistakes.push(Mistake { origin, problem });
                 });
@@ -234,6 +287,39 @@ impl Layers {
         Err(ConfigError {
             mistakes: self.mistakes,
         })
+    }
+}
+
+/// Where the tables of a list and their keys stand: `auth.issuers[0]`, `auth.issuers[0].secret`.
+fn places(key: &str, value: &DeValue<'_>, at: impl Fn(usize) -> Origin) -> Vec<(String, Origin)> {
+    let DeValue::Array(entries) = value else {
+        return Vec::new();
+    };
+    let mut places = Vec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        let DeValue::Table(fields) = entry.get_ref() else {
+            continue;
+        };
+        let place = format!("{key}[{number}]");
+        for (name, _) in fields {
+            places.push((format!("{place}.{}", name.get_ref()), at(name.span().start)));
+        }
+        places.push((place, at(entry.span().start)));
+    }
+    places
+}
+
+/// Where a value came from: itself, the entry that it is part of, or the whole list.
+fn nearest_origin(origins: &HashMap<String, Origin>, key: &str) -> Origin {
+    let mut key = key;
+    loop {
+        if let Some(origin) = origins.get(key) {
+            return origin.clone();
+        }
+        let Some(end) = key.rfind(['.', '[']) else {
+            return Origin::Default;
+        };
+        key = &key[..end];
     }
 }
 

@@ -3,7 +3,7 @@
 //! | source | form |
 //! |---|---|
 //! | file | `tidings.toml` in the working directory if there is one, or `--config FILE` |
-//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas |
+//! | environment | `TIDINGS_SECTION__KEY`: a bare value, or TOML; a list may be separated by commas, a list of tables may be JSON |
 //! | flags | `--http`, `--grpc`, `--admin`, `--data`, `--nats` |
 //!
 //! Durations are text such as `"10m"`, sizes text such as `"64KiB"`. Unknown keys are refused, all mistakes are reported together, each with
@@ -14,7 +14,7 @@ mod check;
 mod cluster;
 mod error;
 mod layers;
-mod secret;
+mod tls;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -26,9 +26,9 @@ pub use self::{
     cluster::{Cluster, Jetstream, Nats, Storage},
     error::{ConfigError, Mistake, Origin},
     layers::{Flag, Sources},
-    secret::Secret,
     values::{Ordinal, Size, SizeError},
 };
+pub use crate::model::Secret;
 
 /// What a node does, as its command says. Each needs other settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,8 +86,12 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for HTTPS; empty: plain HTTP. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
     /// How many threads serve streams; 0: one per core.
     pub workers: usize,
     /// The origins whose pages may follow streams: exactly as browsers send them, `https://app.example.com`.
@@ -117,6 +121,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: loopback(8080),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
             workers: 0,
             cors_origins: Vec::new(),
             hosts: Vec::new(),
@@ -134,8 +140,15 @@ impl Default for Http {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grpc {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs `[auth]`, or `--insecure`.
     pub listen: SocketAddr,
+    /// The certificate that is shown, and those between it and the root (PEM), for TLS; empty: none. It is read again when it changes.
+    pub tls_cert: PathBuf,
+    /// The certificate's key (PEM).
+    pub tls_key: PathBuf,
+    /// The certificates (PEM) that those of clients must come from, which are then asked for one; empty: nobody is asked. Who shows none needs a
+    /// token; who shows another is refused.
+    pub tls_client_ca: PathBuf,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
     /// How long a JSON body may take to arrive; of one with an object per line, how long each line may: a blank one will do.
@@ -147,6 +160,9 @@ impl Default for Grpc {
     fn default() -> Self {
         Self {
             listen: loopback(50_051),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_client_ca: PathBuf::new(),
             reflection: false,
             body_timeout: Duration::from_secs(60),
         }
@@ -157,13 +173,21 @@ impl Default for Grpc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Where it listens. Anything but loopback needs `--insecure`.
+    /// Where it listens. Anything but loopback needs a token, or `--insecure`.
     pub listen: SocketAddr,
+    /// The token that whoever asks for `/metrics` brings: `Authorization: Bearer …`. Health is told to everybody.
+    pub token: Secret,
+    /// The file that the token is in.
+    pub token_file: PathBuf,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: loopback(8081) }
+        Self {
+            listen: loopback(8081),
+            token: Secret::default(),
+            token_file: PathBuf::new(),
+        }
     }
 }
 
@@ -267,6 +291,11 @@ pub struct Limits {
     pub attempts_per_second_per_address: u32,
     /// Whether loopback addresses are free of the two limits per address.
     pub exempt_loopback: bool,
+    /// How many events one publisher may publish a second, at one node, once for each topic; 0: any number. Where nobody is asked who they are, one
+    /// peer address.
+    pub publishes_per_second_per_publisher: u64,
+    /// How much data, likewise; nothing: any amount.
+    pub publish_bytes_per_second_per_publisher: Size,
 }
 
 impl Default for Limits {
@@ -281,6 +310,8 @@ impl Default for Limits {
             connections_per_address: 1_000,
             attempts_per_second_per_address: 100,
             exempt_loopback: true,
+            publishes_per_second_per_publisher: 0,
+            publish_bytes_per_second_per_publisher: Size::NOTHING,
         }
     }
 }

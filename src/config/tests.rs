@@ -352,3 +352,5 @@ fn the_settings_of_jetstream_fit_together() {
         assert_eq!(keys, wrong, "{settings}: {problems:?}");
     }
 }
+
+mod auth;

@@ -66,29 +66,35 @@ impl Opening {
 pub(super) struct Rules {
     cors: Cors,
     hosts: Hosts,
+    is_encrypted: bool,
     topics_per_stream: usize,
 }
 
 impl Rules {
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// `is_encrypted`: whether all connections are.
+    pub(super) fn new(settings: &Settings, is_encrypted: bool) -> Self {
         Self {
             cors: Cors::new(settings.cors_origins.clone()),
             hosts: settings.hosts.clone(),
+            is_encrypted,
             topics_per_stream: settings.topics_per_stream,
         }
     }
 
     /// Decides.
     pub(super) fn answer<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Answer {
-        let mut answer = match self.hosts.check(request) {
-            Ok(()) => self.decide(request, routes, now),
-            Err(refused) => Answer::Whole(refused.problem().into_response()),
+        let (mut answer, host) = match self.hosts.check(request) {
+            Ok(host) => (self.decide(request, routes, now), host),
+            Err(refused) => (Answer::Whole(refused.problem().into_response()), None),
         };
         let headers = match &mut answer {
             Answer::Whole(response) => response.headers_mut(),
             Answer::Stream(opening) => &mut opening.headers,
         };
         gate::harden(headers);
+        if self.is_encrypted {
+            gate::harden_tls(headers, host.as_ref());
+        }
         self.cors.mark(request.headers(), headers);
         answer
     }
@@ -214,11 +220,14 @@ mod tests {
     };
 
     fn rules() -> Rules {
-        Rules::new(&Settings {
-            cors_origins: vec![Origin::parse("https://app.example").expect("an origin")],
-            topics_per_stream: 2,
-            ..Settings::default()
-        })
+        Rules::new(
+            &Settings {
+                cors_origins: vec![Origin::parse("https://app.example").expect("an origin")],
+                topics_per_stream: 2,
+                ..Settings::default()
+            },
+            false,
+        )
     }
 
     fn answer(method: &str, uri: &str) -> Answer {

@@ -1,4 +1,5 @@
-//! A connection from its first byte: finds out which HTTP it speaks, and gives hyper those bytes back.
+//! A connection from its first byte: has it encrypted where that is asked for, and finds out which HTTP it speaks. In clear text that is
+//! told by those bytes, which hyper is given back.
 
 use std::{
     cell::Cell,
@@ -19,15 +20,23 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use tracing::debug;
+
 use super::{
-    http1, http2,
+    http1, http2, https1,
     limits::{ConnectionPermit, Over},
     worker::Worker,
 };
-use crate::gate::Place;
+use crate::{
+    gate::Place,
+    tls::{self, ServerTls},
+};
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What every TLS connection begins with: nobody here understands it, and no answer would be understood there.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// How long a connection that is over a limit may last at most: so many can be told to come back later only while none of them stays.
 const SHED_TIME: Duration = Duration::from_secs(3);
@@ -57,6 +66,28 @@ impl Connection {
 /// Serves a connection until its end, or until its socket has become a stream's.
 pub(super) async fn serve(connection: Connection, stream: TcpStream) {
     let deadline = Instant::now() + connection.patience();
+    match connection.worker.tls.clone() {
+        Some(tls) => serve_encrypted(connection, stream, &tls, deadline).await,
+        None => serve_plain(connection, stream, deadline).await,
+    }
+}
+
+/// What is left of the deadline after the handshake is for the first request.
+async fn serve_encrypted(connection: Connection, stream: TcpStream, tls: &ServerTls, deadline: Instant) {
+    let peer = connection.peer;
+    let stream = match timeout_at(deadline, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%peer, %error, "a connection is not let in"),
+        Err(_) => return debug!(%peer, "a connection is cut off: its handshake took too long"),
+    };
+    if tls::speaks_http2(&stream) {
+        http2::serve(connection, TokioIo::new(stream), deadline).await;
+    } else {
+        https1::serve(connection, stream, deadline).await;
+    }
+}
+
+async fn serve_plain(connection: Connection, stream: TcpStream, deadline: Instant) {
     // Too slow, gone, or broken: there is nobody to answer.
     let Ok(Ok((begin, is_http2))) = timeout_at(deadline, sniff(&stream)).await else {
         return;
@@ -84,6 +115,9 @@ async fn sniff(stream: &TcpStream) -> io::Result<(Bytes, bool)> {
             Ok(bytes) => begin.extend_from_slice(&chunk[..bytes]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
+        }
+        if begin[0] == TLS_HANDSHAKE {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks TLS"));
         }
         let common = begin.len().min(PREFACE.len());
         if begin[..common] != PREFACE[..common] {

@@ -1,4 +1,4 @@
-//! HTTP/1.1: hyper reads requests and answers those that are no stream; the socket of one that is leaves hyper.
+//! HTTP/1.1 in clear text: hyper reads requests and answers those that are no stream; the socket of one that is leaves hyper.
 //!
 //! hyper's API allows for that: the service parks the request and says so in a cell beside it, the connection is polled without
 //! shutting down, and once the cell is filled it is taken apart. Nothing of hyper stays with the stream.
@@ -21,13 +21,13 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::rt::TokioTimer;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::debug;
 
 use super::{
+    Settings,
     answer::{Answer, Opening, Shed},
     frame::{self, Coding},
     http::{Connection, Io},
@@ -43,32 +43,23 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 /// The smallest buffer that hyper allows.
 const LEAST_BUFFER: usize = 8_192;
 
-/// A stream that was admitted, on its way out of hyper, and the version of HTTP that it was asked for in.
-type Parked = (Opening, Option<UserPermit>, Version);
+/// A stream that was admitted, and the version of HTTP that it was asked for in.
+pub(super) type Admitted = (Opening, Option<UserPermit>, Version);
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
 pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
-    let worker = connection.worker;
     let blocked = Rc::clone(&io.blocked);
     let parked = Rc::new(RefCell::new(None));
     let is_asked = Rc::new(Cell::new(false));
-    let desk = Desk {
-        worker: Rc::clone(&worker),
-        peer: connection.peer,
-        over: connection.over,
-        is_asked: Rc::clone(&is_asked),
-        is_first: Cell::new(true),
+    let parking = Parking {
+        desk: Desk::new(&connection, &is_asked),
         parked: Rc::clone(&parked),
     };
+    let worker = connection.worker;
     let settings = &worker.settings;
-    let mut hyper = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(settings.max_header_bytes.max(LEAST_BUFFER))
-        .max_header_size(settings.max_header_bytes)
-        .serve_connection(io, desk);
+    let mut hyper = hyper(settings).serve_connection(io, parking);
     let mut deadline = pin!(sleep_until(deadline));
-    let stream: Option<Parked> = future::poll_fn(|cx| {
+    let stream: Option<Admitted> = future::poll_fn(|cx| {
         let polled = hyper.poll_without_shutdown(cx);
         // Answers to earlier requests on this connection go out first.
         if !blocked.get()
@@ -110,8 +101,19 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     }
 }
 
+/// hyper, as it is set up for HTTP/1.1.
+pub(super) fn hyper(settings: &Settings) -> http1::Builder {
+    let mut hyper = http1::Builder::new();
+    hyper
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(settings.max_header_bytes.max(LEAST_BUFFER))
+        .max_header_size(settings.max_header_bytes);
+    hyper
+}
+
 /// Closes a connection such that its last answer arrives: closing while the peer's bytes are unread would reset it.
-async fn close(mut socket: TcpStream) {
+pub(super) async fn close(mut socket: impl AsyncRead + AsyncWrite + Unpin) {
     if socket.shutdown().await.is_err() {
         return;
     }
@@ -124,13 +126,13 @@ async fn close(mut socket: TcpStream) {
 }
 
 /// Has hyper end the connection with this answer.
-fn close_after<B>(response: &mut Response<B>) {
+pub(super) fn close_after<B>(response: &mut Response<B>) {
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Answers the requests of one connection.
-struct Desk {
+pub(super) struct Desk {
     worker: Rc<Worker>,
     peer: IpAddr,
     over: Option<Over>,
@@ -138,50 +140,44 @@ struct Desk {
     is_asked: Rc<Cell<bool>>,
     /// Whether there was no stream yet.
     is_first: Cell<bool>,
-    parked: Rc<RefCell<Option<Parked>>>,
-}
-
-type Answered = Result<Response<Full<Bytes>>, Infallible>;
-
-impl Service<Request<Incoming>> for Desk {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Either<future::Ready<Answered>, future::Pending<Answered>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.is_asked.set(true);
-        match self.answer(&request) {
-            Some(mut response) => {
-                // One that is over a limit makes room for the next to be told so.
-                if self.over.is_some() {
-                    close_after(&mut response);
-                }
-                Either::Left(future::ready(Ok(response.map(Full::new))))
-            }
-            None => Either::Right(future::pending()),
-        }
-    }
 }
 
 impl Desk {
-    /// The answer; none if the request is parked.
-    fn answer(&self, request: &Request<Incoming>) -> Option<Response<Bytes>> {
+    /// The desk of a connection; the cell is filled once there was a request.
+    pub(super) fn new(connection: &Connection, is_asked: &Rc<Cell<bool>>) -> Self {
+        Self {
+            worker: Rc::clone(&connection.worker),
+            peer: connection.peer,
+            over: connection.over,
+            is_asked: Rc::clone(is_asked),
+            is_first: Cell::new(true),
+        }
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    /// If it is a stream, which was admitted.
+    pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Bytes>, Admitted> {
+        self.is_asked.set(true);
         let rules = &self.worker.rules;
-        match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => Some(response),
+        let mut response = match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
+            Answer::Whole(response) => response,
             Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(user) => {
-                    *self.parked.borrow_mut() = Some((opening, user, request.version()));
-                    None
-                }
+                Ok(user) => return Err((opening, user, request.version())),
                 Err(reason) => {
                     debug!(peer = %self.peer, %reason, "a stream is shed");
                     let mut response = rules.shed(opening);
                     close_after(&mut response);
-                    Some(response)
+                    response
                 }
             },
+        };
+        // One that is over a limit makes room for the next to be told so.
+        if self.over.is_some() {
+            close_after(&mut response);
         }
+        Ok(response)
     }
 
     fn admit(&self, opening: &Opening) -> Result<Option<UserPermit>, Shed> {
@@ -193,5 +189,29 @@ impl Desk {
             self.worker.limits.attempt(Some(self.peer), std::time::Instant::now())?;
         }
         self.worker.admit(opening)
+    }
+}
+
+/// Has requests answered; one for a stream is parked.
+struct Parking {
+    desk: Desk,
+    parked: Rc<RefCell<Option<Admitted>>>,
+}
+
+type Answered = Result<Response<Full<Bytes>>, Infallible>;
+
+impl Service<Request<Incoming>> for Parking {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Either<future::Ready<Answered>, future::Pending<Answered>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        match self.desk.answer(&request) {
+            Ok(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
+            Err(admitted) => {
+                *self.parked.borrow_mut() = Some(admitted);
+                Either::Right(future::pending())
+            }
+        }
     }
 }

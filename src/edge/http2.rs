@@ -1,13 +1,16 @@
-//! HTTP/2 in clear text, from clients that know: hyper keeps the connection, each stream's body comes out of a channel.
+//! HTTP/2, agreed on in the TLS handshake, or in clear text from clients that know: hyper keeps the connection, each stream's body comes
+//! out of a channel.
 
-use std::{cell::Cell, convert::Infallible, future, net::IpAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
-use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture};
-use http::{HeaderMap, Request, Response};
-use http_body::Frame as BodyFrame;
-use http_body_util::{Either, Full, StreamBody};
-use hyper::{body::Incoming, server::conn::http2, service::Service};
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    rt::{Read, Write},
+    server::conn::http2,
+    service::Service,
+};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     sync::Notify,
@@ -17,15 +20,13 @@ use tracing::debug;
 
 use super::{
     answer::{Answer, Opening, Shed},
-    channel::{Receiver, channel},
-    frame::{self, Frame},
-    http::{Connection, Io},
-    limits::{ConnectionPermit, Over, UserPermit, come_back_after},
-    relay::{Relay, Wire},
+    http::Connection,
+    limits::{ConnectionPermit, Over, UserPermit},
+    streamed::{self, Body},
     streams::aged,
     worker::Worker,
 };
-use crate::{gate::Place, hub::Delivery, model::UnixMillis};
+use crate::{gate::Place, model::UnixMillis};
 
 /// Streams on one connection at a time.
 const STREAMS: u32 = 256;
@@ -34,7 +35,10 @@ const STREAMS: u32 = 256;
 const SEND_BUFFER: usize = 16 * 1024;
 
 /// Serves a connection. Its first request, or all of it if it is over a limit, has time until the deadline.
-pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
+pub(super) async fn serve<IO>(connection: Connection, io: IO, deadline: Instant)
+where
+    IO: Read + Write + Unpin + 'static,
+{
     let worker = Rc::clone(&connection.worker);
     let settings = &worker.settings;
     let requests = Rc::new(Cell::new(0));
@@ -133,9 +137,6 @@ struct Desk {
     open: Rc<()>,
 }
 
-type StreamFrames = futures::stream::Map<Receiver<Bytes>, fn(Bytes) -> Result<BodyFrame<Bytes>, Infallible>>;
-type Body = Either<Full<Bytes>, StreamBody<StreamFrames>>;
-
 impl Service<Request<Incoming>> for Desk {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -152,17 +153,13 @@ impl Service<Request<Incoming>> for Desk {
 impl Desk {
     fn answer(&self, request: &Request<Incoming>) -> LocalBoxFuture<'static, Response<Body>> {
         let rules = &self.worker.rules;
-        let whole = |response: Response<Bytes>| {
-            let response = response.map(|body| Either::Left(Full::new(body)));
-            future::ready(response).boxed_local()
-        };
         match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => whole(response),
+            Answer::Whole(response) => streamed::whole(response),
             Answer::Stream(opening) => match self.admit(&opening) {
                 Ok(permits) => self.open(opening, permits),
                 Err(reason) => {
                     debug!(peer = %self.peer, %reason, "a stream is shed");
-                    whole(rules.shed(opening))
+                    streamed::whole(rules.shed(opening))
                 }
             },
         }
@@ -181,41 +178,7 @@ impl Desk {
         opening: Opening,
         permits: (ConnectionPermit, Option<UserPermit>),
     ) -> LocalBoxFuture<'static, Response<Body>> {
-        let (sender, receiver) = channel(self.worker.settings.send_queue);
-        let beginning = frame::opening(come_back_after(self.worker.settings.retry));
         let permits = (permits, Rc::clone(&self.open), self.place.used());
-        let terms = opening.terms();
-        Relay::<EventStream, _>::open(&self.worker, sender, Some(beginning), (opening.follow, terms), permits);
-        respond(receiver, opening.headers).boxed_local()
-    }
-}
-
-/// The answer, once the stream has begun.
-async fn respond(mut receiver: Receiver<Bytes>, headers: HeaderMap) -> Response<Body> {
-    receiver.filled().await;
-    let frames: StreamFrames = receiver.map(|bytes| Ok(BodyFrame::data(bytes)));
-    let mut response = Response::new(Either::Right(StreamBody::new(frames)));
-    *response.headers_mut() = headers;
-    response
-}
-
-/// Deliveries as pieces of the event stream.
-struct EventStream;
-
-impl Wire for EventStream {
-    type Item = Bytes;
-
-    fn delivery(delivery: &Delivery<'_>) -> Option<(Bytes, usize)> {
-        let bytes = Frame::of(delivery)?.into_bytes();
-        let len = bytes.len();
-        Some((bytes, len))
-    }
-
-    fn heartbeat() -> Option<Bytes> {
-        Some(Bytes::from_static(frame::HEARTBEAT))
-    }
-
-    fn end(come_back_after: Duration) -> Bytes {
-        frame::retry(come_back_after)
+        streamed::open(&self.worker, opening, permits).boxed_local()
     }
 }

@@ -4,9 +4,9 @@
 //! a frame. In the order in which a stream meets them:
 //!
 //! ```text
-//! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ─▶ socket ─┐
-//!                                  └────────▶ http2 ─▶ relay ─┼─▶ hub
-//!                         (tonic) ─▶ grpc ──────────▶ relay ─┘
+//! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ───────────────────▶ socket ─┐
+//!                          └─ (TLS or h2c) ▶ http2, https1 ─▶ streamed ─▶ relay ─┼─▶ hub
+//!                             (tonic) ─▶ grpc ──────────────────────────▶ relay ─┘
 //! request, route, cors, answer: what is answered      frame: byte for byte      streams, wheel, moves: heartbeats and ends
 //! ```
 //!
@@ -20,6 +20,7 @@ mod grpc;
 mod http;
 mod http1;
 mod http2;
+mod https1;
 pub mod limits;
 mod listener;
 mod moves;
@@ -27,6 +28,7 @@ mod relay;
 pub mod request;
 mod route;
 mod socket;
+mod streamed;
 mod streams;
 mod wheel;
 mod worker;
@@ -57,6 +59,7 @@ use crate::{
     hub::HubSettings,
     log::Log,
     model::{Layout, Origin},
+    tls::ServerTls,
 };
 
 /// How streams are served.
@@ -123,6 +126,8 @@ pub struct Edge {
     pub routes: watch::Receiver<Arc<Routes>>,
     /// Who may follow what.
     pub auth: Arc<Auth>,
+    /// How connections are encrypted; nothing: they are not.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Edge {
@@ -159,6 +164,7 @@ impl Edge {
                 bus: Arc::clone(&self.bus),
                 routes: self.routes.clone(),
                 auth: Arc::clone(&self.auth),
+                tls: self.tls.clone(),
                 workers,
                 idle,
                 listener,

@@ -35,6 +35,7 @@ use crate::{
     hub::{HubHandle, HubSettings},
     log::Log,
     model::Layout,
+    tls::ServerTls,
 };
 
 /// How long before the end of the drain window the last stream ends, at least.
@@ -50,6 +51,7 @@ pub(super) struct Parts {
     pub(super) bus: Arc<dyn Bus>,
     pub(super) routes: watch::Receiver<Arc<Routes>>,
     pub(super) auth: Arc<Auth>,
+    pub(super) tls: Option<Arc<ServerTls>>,
     /// How many workers the edge has.
     pub(super) workers: usize,
     /// How many connections without a stream this one may have.
@@ -72,6 +74,8 @@ pub(super) struct Worker {
     pub(super) auth: Arc<Auth>,
     /// Its connections without a stream.
     idlers: Arc<Idlers>,
+    /// How connections are encrypted, if they are.
+    pub(super) tls: Option<Arc<ServerTls>>,
     streams: RefCell<Streams>,
     routes: watch::Receiver<Arc<Routes>>,
     moves: RefCell<Moves>,
@@ -242,11 +246,12 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
         let listener = TcpListener::from_std(parts.listener)?;
         let hub = HubHandle::spawn(parts.layout, parts.hub, parts.log, &*parts.bus);
         let worker = Rc::new(Worker {
-            rules: Rules::new(&parts.settings),
+            rules: Rules::new(&parts.settings, parts.tls.is_some()),
             limits: parts.limits,
             hub,
             auth: parts.auth,
             idlers: Idlers::new(parts.idle),
+            tls: parts.tls,
             streams: RefCell::new(Streams::new(&parts.settings, parts.total)),
             routes: parts.routes,
             moves: RefCell::new(Moves::new(&parts.settings, parts.workers)),

@@ -27,22 +27,23 @@ impl Hosts {
         Self { listed: Some(listed) }
     }
 
-    /// Finds the host that a request is for.
+    /// Finds the host that a request is for; one of HTTP/1.0 may name none.
     ///
     /// # Errors
     /// If there is not exactly one, or this port does not answer for it.
-    pub fn check<B>(&self, request: &Request<B>) -> Result<(), HostRefused> {
-        let authority = authority(request)?;
-        match (authority, &self.listed) {
-            (Some(host), Some(listed)) if !host.is_loopback() && !listed.contains(&host) => {
-                Err(HostRefused::Stranger { host })
-            }
-            _ => Ok(()),
+    pub fn check<B>(&self, request: &Request<B>) -> Result<Option<Host>, HostRefused> {
+        let host = authority(request)?;
+        if let (Some(host), Some(listed)) = (&host, &self.listed)
+            && !host.is_loopback()
+            && !listed.contains(host)
+        {
+            return Err(HostRefused::Stranger { host: host.clone() });
         }
+        Ok(host)
     }
 }
 
-/// The one host that a request names. One of HTTP/1.0 may name none: no browser speaks that.
+/// The one host that a request names. No browser speaks HTTP/1.0.
 fn authority<B>(request: &Request<B>) -> Result<Option<Host>, HostRefused> {
     let header = header_of(request.headers())?;
     let target = request.uri().authority().map(Authority::as_str);
@@ -112,7 +113,7 @@ mod tests {
             request = request.header("host", *host);
         }
         match hosts.check(&request.body(()).expect("a request")) {
-            Ok(()) => "fine",
+            Ok(_) => "fine",
             Err(HostRefused::Missing) => "missing",
             Err(HostRefused::Repeated) => "repeated",
             Err(HostRefused::Malformed) => "malformed",

@@ -16,7 +16,7 @@ mod router;
 
 pub use self::{
     calls::in_use,
-    headers::harden,
+    headers::{harden, harden_tls},
     hosts::{HostRefused, Hosts},
     idle::{Idlers, Place, Used},
     pages::{PageRefused, Pages},

@@ -31,7 +31,7 @@ pub fn behind(gate: Gate, router: Router) -> Router {
 
 async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let hosts = gate.hosts.check(&request).map_err(|refused| refused.problem());
-    let refused = hosts.and_then(|()| gate.pages.check(&request).map_err(|refused| refused.problem()));
+    let refused = hosts.and_then(|_| gate.pages.check(&request).map_err(|refused| refused.problem()));
     let is_grpc = is_grpc(request.headers().get(header::CONTENT_TYPE));
     let mut response = match refused {
         Ok(()) => next.run(request).await,

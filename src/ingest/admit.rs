@@ -91,6 +91,9 @@ fn admit_topics(texts: &[String], limit: usize) -> Result<Vec<Topic>, Refusal> {
     let mut topics = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         let topic = Topic::parse(text).map_err(|error| Refusal::Topic { index, error })?;
+        if topic.is_reserved() {
+            return Err(Refusal::ReservedTopic { index, topic });
+        }
         if let Some(first) = first_at.insert(text.as_str(), index) {
             return Err(Refusal::RepeatedTopic { index, first, topic });
         }
@@ -138,6 +141,14 @@ pub enum Refusal {
         /// The topic.
         topic: Topic,
     },
+    /// A topic is one of the service's own.
+    #[error("the topic \"{topic}\" is reserved: `tidings.…` is not for publishers")]
+    ReservedTopic {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// The topic.
+        topic: Topic,
+    },
     /// The type is not valid.
     #[error(transparent)]
     EventType(EventTypeError),
@@ -169,7 +180,9 @@ impl Refusal {
     pub fn field(&self) -> String {
         match self {
             Self::NoTopics { .. } | Self::TooManyTopics { .. } => "topics".to_owned(),
-            Self::Topic { index, .. } | Self::RepeatedTopic { index, .. } => format!("topics[{index}]"),
+            Self::Topic { index, .. } | Self::RepeatedTopic { index, .. } | Self::ReservedTopic { index, .. } => {
+                format!("topics[{index}]")
+            }
             Self::EventType(_) => "type".to_owned(),
             Self::DataTooLong { .. } | Self::DataNul { .. } => "data".to_owned(),
             Self::Key(_) | Self::EphemeralKey => "key".to_owned(),
@@ -189,6 +202,7 @@ mod tests {
         in_flight: 1,
         in_flight_bytes: 1,
         body_within: std::time::Duration::from_secs(60),
+        rates: crate::ingest::Rates { events: 0, bytes: 0 },
     };
 
     fn draft() -> Draft {
@@ -234,6 +248,14 @@ mod tests {
                 },
                 "topics[2]",
                 "the topic \"a\" is there twice, at 0 and 2: name each topic once",
+            ),
+            (
+                Draft {
+                    topics: ["a", "tidings.revocations"].map(String::from).into(),
+                    ..draft()
+                },
+                "topics[1]",
+                "the topic \"tidings.revocations\" is reserved: `tidings.…` is not for publishers",
             ),
             (
                 Draft {

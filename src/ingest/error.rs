@@ -5,8 +5,9 @@ use std::time::Duration;
 use http::StatusCode;
 use tonic::Code;
 
-use super::{admit::Refusal, json::Malformed};
+use super::{admit::Refusal, json::Malformed, quota::OverQuota};
 use crate::{
+    auth::{Denied, Revocations},
     journal::{AppendError, Placed, Unavailable},
     model::Topic,
 };
@@ -20,6 +21,26 @@ pub enum IngestError {
     /// It is not the JSON of an event.
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    /// Nobody knows who calls, or they may not go on.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The caller may not publish to one of its topics.
+    #[error("{denied}")]
+    Forbidden {
+        /// The topic's place in the list, from 0.
+        index: usize,
+        /// Why.
+        denied: Denied,
+    },
+    /// The caller publishes more than it may.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
+    /// Too much is revoked.
+    #[error(
+        "there are {} revocations already: revoke users, or what was issued before a time, rather than tokens one by one",
+        Revocations::MAX
+    )]
+    TooManyRevocations,
     /// The journal did not append it.
     #[error(transparent)]
     Append(AppendError),
@@ -112,6 +133,28 @@ impl IngestError {
             }
             Self::Refused(_) => row(Code::InvalidArgument, StatusCode::BAD_REQUEST, None, "refused"),
             Self::Malformed(_) => row(Code::InvalidArgument, StatusCode::BAD_REQUEST, None, "malformed"),
+            Self::Denied(denied) | Self::Forbidden { denied, .. } => {
+                let verdict = denied.verdict();
+                Verdict {
+                    retry_after: denied.retry_after(),
+                    ..row(verdict.code, verdict.status, None, verdict.label)
+                }
+            }
+            Self::OverQuota(over) => Verdict {
+                retry_after: Some(over.wait),
+                ..row(
+                    Code::ResourceExhausted,
+                    StatusCode::TOO_MANY_REQUESTS,
+                    None,
+                    "over_quota",
+                )
+            },
+            Self::TooManyRevocations => row(
+                Code::ResourceExhausted,
+                StatusCode::TOO_MANY_REQUESTS,
+                Some(60),
+                "too_many_revocations",
+            ),
             Self::Append(AppendError::DiskFull { .. }) => row(
                 Code::ResourceExhausted,
                 StatusCode::TOO_MANY_REQUESTS,
@@ -188,7 +231,15 @@ impl IngestError {
         match self {
             Self::Refused(refusal) => Some(refusal.field()),
             Self::Malformed(malformed) => malformed.field(),
-            Self::Append(_) | Self::Partly(_) | Self::Draining | Self::Deadline | Self::Late { .. } => None,
+            Self::Forbidden { index, .. } => Some(format!("topics[{index}]")),
+            Self::Denied(_)
+            | Self::OverQuota(_)
+            | Self::TooManyRevocations
+            | Self::Append(_)
+            | Self::Partly(_)
+            | Self::Draining
+            | Self::Deadline
+            | Self::Late { .. } => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `tidings.v1.Publisher`: publishing over gRPC.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::BoxStream};
 use tidings_proto::v1::{
@@ -13,12 +13,12 @@ use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, me
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
-    Draft, Ingest, IngestError, Partly, Published, Settings,
+    Caller, Draft, Ingest, IngestError, Partly, Published, Settings,
     pipeline::{Ended, Pipeline},
 };
 
 /// The domain of every `google.rpc.ErrorInfo` of this service.
-const DOMAIN: &str = "tidings";
+pub(super) const DOMAIN: &str = "tidings";
 
 /// The service, ready to be served.
 #[must_use]
@@ -36,10 +36,11 @@ struct Service {
 impl Publisher for Service {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let caller = caller(&self.ingest, &request)?;
         self.ingest.check_open().map_err(|error| status(&error))?;
         let publish = self
             .ingest
-            .publish(request.into_inner().into(), deadline.map(Instant::into_std));
+            .publish(&caller, request.into_inner().into(), deadline.map(Instant::into_std));
         let outcome = async { publish.await?.await };
         let outcome = match deadline {
             Some(at) => tokio::time::timeout_at(at, outcome)
@@ -61,11 +62,12 @@ impl Publisher for Service {
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let deadline = deadline(request.metadata());
+        let caller = caller(&self.ingest, &request)?;
         self.ingest.check_open().map_err(|error| status(&error))?;
         let drafts = request
             .into_inner()
             .map(|message| message.map(|message| ((), Ok(message.into()))));
-        let answers = Pipeline::new(self.ingest.clone(), drafts, deadline).map(|answer| match answer {
+        let answers = Pipeline::new(self.ingest.clone(), caller, drafts, deadline).map(|answer| match answer {
             Ok(((), outcome)) => Ok(PublishStreamResponse {
                 outcome: Some(match outcome {
                     Ok(published) => Outcome::Published(published.into()),
@@ -131,8 +133,14 @@ impl From<Partly> for PublishResponse {
     }
 }
 
+/// Who makes a call.
+fn caller<T>(ingest: &Ingest, request: &Request<T>) -> Result<Arc<Caller>, Status> {
+    let caller = ingest.caller(request.metadata().as_ref(), request.extensions());
+    caller.map_err(|denied| status(&denied.into()))
+}
+
 /// The error as the status of a call.
-fn status(error: &IngestError) -> Status {
+pub(super) fn status(error: &IngestError) -> Status {
     let verdict = error.verdict();
     let message = error.to_string();
     let mut details = ErrorDetails::with_error_info(verdict.label.to_uppercase(), DOMAIN, []);

@@ -1,12 +1,18 @@
-//! Ingest: where events come in. Over gRPC ([`grpc`]) and as JSON ([`json`]) alike, each draft is checked ([`admit`]), then handed to the
-//! journal, or to the bus if it is ephemeral ([`Ingest`]); `pipeline` does so for a whole stream without waiting for each answer.
+//! Ingest: where events come in. Over gRPC ([`grpc`]) and as JSON ([`json`]) alike, it is asked who calls ([`Caller`]), each draft is checked
+//! ([`admit`]), whether the caller may publish it, and so much (`quota`), then it is handed to the journal, or to the bus if it is ephemeral
+//! ([`Ingest`]); `pipeline` does so for a whole stream without waiting for each answer. `audit` writes down who published what.
 
 mod admit;
+mod audit;
+mod begun;
+mod caller;
+pub mod control;
 mod error;
 pub mod grpc;
 pub mod json;
 mod pipeline;
 mod publisher;
+mod quota;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -14,9 +20,13 @@ mod tests;
 use std::time::Duration;
 
 pub use admit::{Admitted, Draft, Refusal, admit};
+pub use caller::Caller;
 pub use error::{IngestError, Partly, Verdict};
 pub use publisher::{Ingest, Landed, Pending, Published};
+pub use quota::{Measure, OverQuota, Rates};
 pub use server::{ServeError, ServerSettings, Services, serve};
+
+use crate::model::Publish;
 
 /// What ingest is set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +41,8 @@ pub struct Settings {
     pub in_flight_bytes: usize,
     /// How long a JSON body may take to arrive; of one with an object per line, how long each line may.
     pub body_within: Duration,
+    /// How much one publisher may publish.
+    pub rates: Rates,
 }
 
 impl Default for Settings {
@@ -41,15 +53,16 @@ impl Default for Settings {
             in_flight: 1_024,
             in_flight_bytes: 8 * 1024 * 1024,
             body_within: Duration::from_secs(60),
+            rates: Rates::default(),
         }
     }
 }
 
 impl Settings {
     /// The most topics one publish may ever name.
-    pub const MAX_TOPICS: usize = 1_000;
+    pub const MAX_TOPICS: usize = Publish::MAX_TOPICS;
     /// The longest a payload may ever be, in bytes.
-    pub const MAX_DATA_BYTES: usize = 1024 * 1024;
+    pub const MAX_DATA_BYTES: usize = Publish::MAX_DATA_BYTES;
 
     /// Checks the settings.
     ///

@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,7 +17,8 @@ use futures::{
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{Draft, Ingest, IngestError, Pending, Published};
+use super::{Caller, Draft, Ingest, IngestError, Pending, Published};
+use crate::auth::Denied;
 
 /// One answer, with the tag that its draft came with.
 pub(super) type Answer<T> = (T, Result<Published, IngestError>);
@@ -24,7 +26,7 @@ pub(super) type Answer<T> = (T, Result<Published, IngestError>);
 /// Why a pipeline ended before its input did. Everything it had taken was answered, unless the deadline passed.
 #[derive(Debug)]
 pub(super) enum Ended<F> {
-    /// The node drains, or the caller's deadline passed.
+    /// The node drains, the caller may not go on, or its deadline passed.
     Stopped(IngestError),
     /// The input failed.
     Input(F),
@@ -35,6 +37,7 @@ pub(super) enum Ended<F> {
 /// `S` yields tagged drafts, or why one could not be read, which is answered in its turn; its `Err` ends the pipeline.
 pub(super) struct Pipeline<S, T, F> {
     ingest: Ingest,
+    caller: Arc<Caller>,
     /// `None` once nothing more is taken.
     input: Option<S>,
     /// The draft that is waiting for its place in the journal; the next one is not taken before.
@@ -43,6 +46,8 @@ pub(super) struct Pipeline<S, T, F> {
     pending_bytes: usize,
     ended: Option<Ended<F>>,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Resolves when the caller may not go on.
+    outstays: BoxFuture<'static, Denied>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -58,10 +63,12 @@ where
     T: Send + Unpin + 'static,
     F: Unpin,
 {
-    pub(super) fn new(ingest: Ingest, input: S, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(ingest: Ingest, caller: Arc<Caller>, input: S, deadline: Option<Instant>) -> Self {
         Self {
+            outstays: caller.ends(),
             drain: Box::pin(ingest.drain().clone().cancelled_owned()),
             ingest,
+            caller,
             input: Some(input),
             placing: None,
             pending: FuturesOrdered::new(),
@@ -83,6 +90,11 @@ where
             }
             if self.input.is_some() && self.drain.poll_unpin(cx).is_ready() {
                 self.end(Ended::Stopped(IngestError::Draining));
+            }
+            if self.input.is_some()
+                && let Poll::Ready(denied) = self.outstays.poll_unpin(cx)
+            {
+                self.end(Ended::Stopped(denied.into()));
             }
             let settings = self.ingest.settings();
             if self.pending.len() >= settings.in_flight || self.pending_bytes >= settings.in_flight_bytes {
@@ -106,13 +118,13 @@ where
     }
 
     fn place(&mut self, tag: T, draft: Draft) {
-        let ingest = self.ingest.clone();
+        let (ingest, caller) = (self.ingest.clone(), Arc::clone(&self.caller));
         let deadline = self.deadline.as_ref().map(|at| at.deadline().into_std());
         self.placing = Some(Box::pin(async move {
             Placed {
                 tag,
                 bytes: draft.bytes(),
-                outcome: ingest.publish(draft, deadline).await,
+                outcome: ingest.publish(&caller, draft, deadline).await,
             }
         }));
     }

@@ -3,13 +3,17 @@
 use std::{sync::Arc, time::Instant};
 
 use futures::future::BoxFuture;
+use http::{Extensions, HeaderMap};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    IngestError, Settings,
+    Caller, IngestError, Settings,
     admit::{Admitted, Draft, admit},
+    audit::Line,
+    quota::{Payer, Quotas},
 };
 use crate::{
+    auth::{Auth, Denied},
     bus::Bus,
     journal::Journal,
     model::{Event, Layout, Publish, Seq, Slot, Topic, UnixMillis},
@@ -22,6 +26,8 @@ pub struct Ingest {
     bus: Arc<dyn Bus>,
     layout: Layout,
     settings: Settings,
+    auth: Arc<Auth>,
+    quotas: Option<Arc<Quotas>>,
     drain: CancellationToken,
 }
 
@@ -47,13 +53,14 @@ pub struct Landed {
 }
 
 impl Ingest {
-    /// Publishes to this journal and this bus. Once `drain` is cancelled, no call takes anything new.
+    /// Publishes to this journal and this bus, for whom `auth` lets in. Once `drain` is cancelled, no call takes anything new.
     #[must_use]
     pub fn new(
         journal: Arc<dyn Journal>,
         bus: Arc<dyn Bus>,
         layout: Layout,
         settings: Settings,
+        auth: Arc<Auth>,
         drain: CancellationToken,
     ) -> Self {
         Self {
@@ -61,17 +68,68 @@ impl Ingest {
             bus,
             layout,
             settings,
+            auth,
+            quotas: Quotas::new(settings.rates, Instant::now()).map(Arc::new),
             drain,
         }
+    }
+
+    /// Who sends a request of these headers, if they may call at all. The extensions say where from, and with which certificate.
+    ///
+    /// # Errors
+    /// If what they bring is not good, or they bring nothing.
+    pub fn caller(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Arc<Caller>, Denied> {
+        Caller::identify(&self.auth, headers, extensions).map(Arc::new)
     }
 
     /// Checks a draft and gives it its place in the order, waiting while the journal has too much in flight. What comes back resolves when the
     /// event is durable; dropping it undoes nothing. After the deadline the journal tries nothing again; ending the wait is the caller's.
     ///
     /// # Errors
-    /// If the draft is refused, or the journal takes nothing.
-    pub async fn publish(&self, draft: Draft, deadline: Option<Instant>) -> Result<Pending, IngestError> {
-        match admit(draft, &self.settings)? {
+    /// If the draft is refused, the caller may not publish it or not so much, or the journal takes nothing.
+    pub async fn publish(
+        &self,
+        caller: &Caller,
+        draft: Draft,
+        deadline: Option<Instant>,
+    ) -> Result<Pending, IngestError> {
+        let mut line = Line::begin(caller, &draft);
+        let pending = match self.place(caller, draft, deadline).await {
+            Ok(pending) if line.is_none() => return Ok(pending),
+            Ok(pending) => pending,
+            Err(error) => {
+                line.end(Err(&error));
+                return Err(error);
+            }
+        };
+        Ok(Box::pin(async move {
+            let outcome = pending.await;
+            line.end(outcome.as_ref());
+            outcome
+        }))
+    }
+
+    /// Checks that a caller may publish an event, and so much.
+    fn check(&self, caller: &Caller, publish: &Publish) -> Result<(), IngestError> {
+        caller
+            .check_topics(&publish.topics)
+            .map_err(|(index, denied)| IngestError::Forbidden { index, denied })?;
+        if let Some(quotas) = &self.quotas {
+            quotas.take(
+                Payer::of(caller),
+                publish.topics.len(),
+                publish.data.len(),
+                Instant::now(),
+            )?;
+        }
+        Ok(())
+    }
+
+    async fn place(&self, caller: &Caller, draft: Draft, deadline: Option<Instant>) -> Result<Pending, IngestError> {
+        let admitted = admit(draft, &self.settings)?;
+        let (Admitted::Durable(publish) | Admitted::Ephemeral(publish)) = &admitted;
+        self.check(caller, publish)?;
+        match admitted {
             Admitted::Ephemeral(publish) => {
                 let published = self.send_ephemeral(publish);
                 Ok(Box::pin(std::future::ready(Ok(published))))
@@ -113,6 +171,14 @@ impl Ingest {
         } else {
             Ok(())
         }
+    }
+
+    pub(super) fn journal(&self) -> &dyn Journal {
+        &*self.journal
+    }
+
+    pub(super) const fn auth(&self) -> &Arc<Auth> {
+        &self.auth
     }
 
     pub(super) const fn drain(&self) -> &CancellationToken {

@@ -16,15 +16,20 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::NamedService, service::Routes, transport::server::TcpConnectInfo};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{debug, error, warn};
 
+use super::begun::Begun;
 use crate::{
+    auth::ClientNames,
     gate::{self, Gate, Idlers},
     problem::Problem,
+    tls::{self, ServerTls},
 };
 
 /// How long a connection may take to say its first word, and an HTTP/1.1 request to say its head.
@@ -44,7 +49,7 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the port is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// Whether the contract can be asked for over gRPC reflection.
     pub reflection: bool,
@@ -54,8 +59,10 @@ pub struct ServerSettings {
     pub idle: usize,
     /// How many calls may be under way on one HTTP/2 connection.
     pub calls_per_connection: u32,
-    /// How long a connection may take to say which HTTP it speaks.
+    /// How long a connection may take to say which HTTP it speaks; over TLS, its handshake before that may take as long.
     pub first_word: Duration,
+    /// How connections are encrypted; nothing: they are not.
+    pub tls: Option<Arc<ServerTls>>,
     /// How long open calls have to end once the node drains; what is left is dropped.
     pub drain_window: Duration,
 }
@@ -68,6 +75,7 @@ impl Default for ServerSettings {
             idle: 3_072,
             calls_per_connection: 2_048,
             first_word: HEAD_TIMEOUT,
+            tls: None,
             drain_window: Duration::from_secs(5),
         }
     }
@@ -163,7 +171,8 @@ pub async fn serve(
                 Ok((stream, peer)) => {
                     let place = idlers.enter();
                     let router = gate::in_use(Arc::clone(&place), called_by(&router, peer));
-                    let served = serve_stream(stream, settings.first_word, http.clone(), router, drain.clone());
+                    let opening = Opening { stream, first_word: settings.first_word, http: http.clone(), router };
+                    let served = opening.serve(settings.tls.clone(), drain.clone());
                     connections.spawn(async move {
                         if place.hold(served).await.is_none() {
                             debug!(%peer, "a connection is cut off: too many are idle");
@@ -184,7 +193,7 @@ pub async fn serve(
             log_panic(ended);
         }
     };
-    if tokio::time::timeout(settings.drain_window, all_ended).await.is_err() {
+    if timeout(settings.drain_window, all_ended).await.is_err() {
         warn!(
             connections = connections.len(),
             "connections dropped, they did not end within the drain window"
@@ -223,26 +232,72 @@ fn called_by(router: &Router, peer: SocketAddr) -> Router {
     }))
 }
 
-async fn serve_stream(
+/// A connection that was accepted.
+struct Opening {
     stream: TcpStream,
     first_word: Duration,
     http: auto::Builder<TokioExecutor>,
     router: Router,
-    drain: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection ended before it began");
-        return;
-    }
-    // Which version it speaks is only known by its first bytes, and hyper waits for them without a limit.
-    tokio::select! {
-        spoken = tokio::time::timeout(first_word, first_word_of(&stream)) => {
-            if matches!(spoken, Ok(Ok(()))) {
-                serve_connection(stream, &http, router, drain).await;
-            }
+}
+
+impl Opening {
+    async fn serve(self, tls: Option<Arc<ServerTls>>, drain: CancellationToken) {
+        if let Err(error) = self.stream.set_nodelay(true) {
+            debug!(%error, "a connection ended before it began");
+            return;
         }
-        () = drain.cancelled() => {}
+        match tls {
+            Some(tls) => self.serve_encrypted(&tls, drain).await,
+            None => self.serve_plain(drain).await,
+        }
     }
+
+    async fn serve_plain(self, drain: CancellationToken) {
+        // Which version it speaks is only known by its first bytes, and hyper waits for them without a limit.
+        tokio::select! {
+            spoken = timeout(self.first_word, first_word_of(&self.stream)) => {
+                if matches!(spoken, Ok(Ok(()))) {
+                    serve_connection(self.stream, &self.http, self.router, drain).await;
+                }
+            }
+            () = drain.cancelled() => {}
+        }
+    }
+
+    async fn serve_encrypted(self, tls: &ServerTls, drain: CancellationToken) {
+        let first_word = self.first_word;
+        let opened = async {
+            let stream = timeout(first_word, tls.accept(self.stream)).await??;
+            let is_http2 = tls::speaks_http2(&stream);
+            let preface = if is_http2 { PREFACE.len() } else { 0 };
+            // The handshake has told which version it speaks; hyper waits for the beginning of HTTP/2 without a limit all the same.
+            let stream = timeout(first_word, Begun::read(stream, preface)).await??;
+            Ok::<_, io::Error>((stream, is_http2))
+        };
+        let (stream, is_http2) = tokio::select! {
+            opened = opened => match opened {
+                Ok(opened) => opened,
+                Err(error) => return debug!(%error, "a connection is not let in"),
+            },
+            () = drain.cancelled() => return,
+        };
+        let router = match certified_names(stream.get_ref()) {
+            Some(names) => self.router.layer(Extension(names)),
+            None => self.router,
+        };
+        let http = if is_http2 {
+            self.http.http2_only()
+        } else {
+            self.http.http1_only()
+        };
+        serve_connection(stream, &http, router, drain).await;
+    }
+}
+
+/// The names of a client's certificate, which was found good; nothing if it has shown none.
+fn certified_names(stream: &TlsStream<TcpStream>) -> Option<ClientNames> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    Some(ClientNames(tls::names(certificate).into()))
 }
 
 /// Waits until the first bytes tell which HTTP a connection speaks, and leaves them where they are.

@@ -13,14 +13,17 @@ use tidings_proto::v1::{
     journal_server::{Journal as Service, JournalServer},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{
     AppendError, Journal, Unavailable,
     lane::{Answer, Lane},
     wire,
 };
-use crate::model::{Layout, Shard};
+use crate::{
+    members::{AskedFor, ClusterSecret},
+    model::{Layout, Shard},
+};
 
 /// How many appends of one stream may be under way.
 const IN_FLIGHT: usize = 4_096;
@@ -30,15 +33,23 @@ const IN_FLIGHT_BYTES: usize = 8 << 20;
 /// The journals of the shards that this node holds.
 pub type Held = BTreeMap<Shard, Arc<dyn Journal>>;
 
-/// The service, ready to be served. What it takes goes to these journals and nowhere else; once `drain` is cancelled it takes nothing more.
+/// The service, ready to be served to those who have the cluster's secret. What it takes goes to these journals and nowhere else; once `drain` is cancelled it takes nothing more.
 #[must_use]
-pub fn service(node: &str, layout: Layout, held: Held, drain: CancellationToken) -> JournalServer<impl Service> {
-    JournalServer::new(JournalService {
+pub fn service(
+    node: &str,
+    layout: Layout,
+    held: Held,
+    secret: &ClusterSecret,
+    drain: CancellationToken,
+) -> InterceptedService<JournalServer<impl Service>, AskedFor> {
+    let server = JournalServer::new(JournalService {
         node: node.into(),
         layout,
         held: Arc::new(held),
         drain,
     })
+    .max_decoding_message_size(wire::MAX_REQUEST);
+    InterceptedService::new(server, secret.asked())
 }
 
 struct JournalService {

@@ -10,6 +10,10 @@ use tidings_proto::v1::{AppendFailure, AppendRequest, Appended, append_failure::
 use super::{AppendError, DiskFull, Placed, Receipt, Unavailable};
 use crate::model::{EventType, Layout, Publish, PublishKey, Seq, Shard, Topic};
 
+/// The largest request that is read: what no publisher may publish is cut off.
+pub(super) const MAX_REQUEST: usize =
+    Publish::MAX_DATA_BYTES + Publish::MAX_TOPICS * (Topic::MAX_BYTES + 3) + 64 * 1024;
+
 /// A part of a publish, all of whose topics belong to the shard.
 pub(super) fn request(shard: Shard, publish: &Publish, now: Instant) -> AppendRequest {
     let patience = publish.deadline.map(|at| at.saturating_duration_since(now));
@@ -33,6 +37,13 @@ pub(super) fn request(shard: Shard, publish: &Publish, now: Instant) -> AppendRe
 /// The publish of a request.
 pub(super) fn publish(request: AppendRequest, layout: Layout, now: Instant) -> Result<Publish, Misfit> {
     let misfit = |field: &str, error: &dyn std::fmt::Display| Misfit(format!("{field}: {error}"));
+    // What publishers may not send, nodes may not hand on: a node's own limits may be lower, but not higher.
+    if request.topics.len() > Publish::MAX_TOPICS {
+        return Err(Misfit(format!("there are {} topics", request.topics.len())));
+    }
+    if request.data.len() > Publish::MAX_DATA_BYTES {
+        return Err(Misfit(format!("the data has {} bytes", request.data.len())));
+    }
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let topic = Topic::parse(&topic).map_err(|error| misfit("topic", &error))?;

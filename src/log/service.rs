@@ -8,10 +8,13 @@ use tidings_proto::v1::{
     log_server::{Log as Service, LogServer},
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, service::interceptor::InterceptedService};
 
 use super::{Log, ReadError, ReplayRequest, wire};
-use crate::model::{Epoch, Seq, Shard, Topic, UnixMillis};
+use crate::{
+    members::{AskedFor, ClusterSecret},
+    model::{Epoch, Seq, Shard, Topic, UnixMillis},
+};
 
 /// The most events of one page.
 const MAX_EVENTS: u32 = 10_000;
@@ -20,10 +23,10 @@ const MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// The most reads that are under way or wait for their turn at once. More are refused: another node may be less busy.
 const MAX_READS: usize = 512;
 
-/// The service, ready to be served.
+/// The service, ready to be served to those who have the cluster's secret.
 #[must_use]
-pub fn service(log: Arc<dyn Log>) -> LogServer<impl Service> {
-    LogServer::new(LogService::new(log))
+pub fn service(log: Arc<dyn Log>, secret: &ClusterSecret) -> InterceptedService<LogServer<impl Service>, AskedFor> {
+    LogServer::with_interceptor(LogService::new(log), secret.asked())
 }
 
 struct LogService {

@@ -5,6 +5,7 @@
 
 mod holders;
 mod log;
+mod secret;
 mod task;
 mod wire;
 
@@ -15,8 +16,11 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub use self::holders::{Holder, Holders};
 use self::task::Task;
+pub use self::{
+    holders::{Holder, Holders},
+    secret::{AskedFor, ClusterSecret},
+};
 pub use tidings_cluster::{Beat, HeldShard, Membership, MembershipSettings, Role, View};
 
 use crate::{

@@ -24,6 +24,15 @@ impl UnixMillis {
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// The time this long after; the last there is if that would be later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// The time this long before; 1970 if that would be earlier.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {

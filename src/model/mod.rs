@@ -6,6 +6,7 @@ mod host;
 pub(crate) mod json;
 mod origin;
 mod position;
+mod secret;
 mod topic;
 
 pub use cursor::{Cursor, CursorError, Position};
@@ -13,6 +14,7 @@ pub use event::{Event, EventType, EventTypeError, PublishKey, PublishKeyError, U
 pub use host::{Host, HostError};
 pub use origin::{Origin, OriginError};
 pub use position::{Epoch, Seq, Shard, Slot};
+pub use secret::Secret;
 pub use tidings_cluster::Layout;
 pub use topic::{Topic, TopicError};
 
@@ -29,4 +31,11 @@ pub struct Publish {
     pub key: Option<PublishKey>,
     /// When whoever publishes stops waiting, if that is known: nothing is tried again after it.
     pub deadline: Option<std::time::Instant>,
+}
+
+impl Publish {
+    /// The most topics it may ever have.
+    pub const MAX_TOPICS: usize = 1_000;
+    /// The longest its payload may ever be, in bytes.
+    pub const MAX_DATA_BYTES: usize = 1024 * 1024;
 }

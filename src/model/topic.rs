@@ -38,6 +38,12 @@ impl Topic {
         Self::parse(&format!("user:{user}"))
     }
 
+    /// Where revocations are: a topic of the service itself.
+    #[must_use]
+    pub fn revocations() -> Self {
+        Self("tidings.revocations".into())
+    }
+
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -117,5 +123,7 @@ mod tests {
         assert_eq!(Topic::parse(&"a".repeat(256)), Err(TopicError::TooLong { bytes: 256 }));
         assert_eq!(Topic::parse("a b"), Err(TopicError::Character { found: ' ', at: 1 }));
         assert_eq!(Topic::inbox(""), Err(TopicError::Empty));
+        let own = Topic::revocations();
+        assert!(own.is_reserved() && Topic::parse(own.as_str()) == Ok(own.clone()));
     }
 }

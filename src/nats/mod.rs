@@ -24,7 +24,7 @@ pub use self::{
     error::{NatsError, RoundTripError},
     link::Link,
     seldom::Seldom,
-    settings::{Auth, ClientCertificate, Secret, Settings, Tls},
+    settings::{Auth, ClientCertificate, Settings, Tls},
     subjects::{ClusterNameError, Subjects},
 };
 use self::{link::Watch, servers::Servers};

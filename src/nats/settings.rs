@@ -1,6 +1,8 @@
 //! Where NATS is, and how a node identifies itself there.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
+
+use crate::model::Secret;
 
 /// How a node connects to NATS.
 #[derive(Debug, Clone)]
@@ -64,36 +66,6 @@ pub struct ClientCertificate {
     pub cert_file: PathBuf,
     /// Its key (PEM).
     pub key_file: PathBuf,
-}
-
-/// A text that is shown nowhere.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    #[must_use]
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text, for whom it is meant.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
 }
 
 #[cfg(test)]

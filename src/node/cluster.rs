@@ -15,9 +15,9 @@ use super::NodeError;
 use crate::{
     config::{self, Config},
     edge::{EdgeAddress, Routes, Sight},
-    members::View,
-    model::{Layout, Slot},
-    nats::{Auth, ClientCertificate, Link, Nats, Secret, Settings, Tls},
+    members::{ClusterSecret, View},
+    model::{Layout, Secret, Slot},
+    nats::{Auth, ClientCertificate, Link, Nats, Settings, Tls},
 };
 
 /// How the cluster divides its topics.
@@ -57,10 +57,27 @@ fn auth(nats: &config::Nats) -> Result<Auth, NodeError> {
     Ok(file.unwrap_or_default())
 }
 
+/// The token of the admin port, if it has one.
+pub(super) fn admin_token(config: &Config) -> Result<Option<Secret>, NodeError> {
+    secret(&config.admin.token, "admin.token_file", &config.admin.token_file)
+}
+
+/// What this node and the others know each other by, if anything.
+pub(super) fn secret_of(config: &Config) -> Result<ClusterSecret, NodeError> {
+    let cluster = &config.cluster;
+    let Some(secret) = secret(&cluster.secret, "cluster.secret_file", &cluster.secret_file)? else {
+        return Ok(ClusterSecret::default());
+    };
+    if secret.reveal().len() < ClusterSecret::LEAST {
+        return Err(NodeError::ShortSecret("cluster.secret_file"));
+    }
+    Ok(ClusterSecret::new(secret.reveal()))
+}
+
 /// A secret that is set, or in a file; what breaks the line at the end of a file is not part of it.
-fn secret(set_to: &config::Secret, setting: &'static str, file: &Path) -> Result<Option<Secret>, NodeError> {
+pub(super) fn secret(set_to: &Secret, setting: &'static str, file: &Path) -> Result<Option<Secret>, NodeError> {
     let Some(path) = set(file) else {
-        return Ok((!set_to.is_empty()).then(|| set_to.reveal().into()));
+        return Ok((!set_to.is_empty()).then(|| set_to.clone()));
     };
     match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).into())),

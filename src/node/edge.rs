@@ -7,29 +7,32 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError,
+    NodeError, access,
     cluster::{self, Heard},
     gates,
     health::EdgeHealth,
     ports::Ports,
+    revocations::{Hearing, Revoked},
     running::{Journals, Node},
     settings,
 };
 use crate::{
     admin,
-    auth::Auth,
     bus::NatsBus,
     config::Config,
     edge::{Edge, EdgeHandle, SubscriberService, limits},
     hub::HubSettings,
     ingest::{self, Services},
-    log::RemoteLog,
+    log::{Log, RemoteLog},
     members::{Condition, Me, Members, Role},
 };
 
 /// Binds, builds and spawns.
 pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let layout = cluster::layout(config)?;
+    let admin_token = cluster::admin_token(config)?;
+    let mut background = JoinSet::new();
+    let auth = access::start(config, &mut background).await?;
     let (ports, http) = Ports::bind_with_streams(config).await?;
     let me = Me {
         node: config.node(),
@@ -49,19 +52,33 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let bus = Arc::new(NatsBus::start(&nats));
     let streams = Arc::<OnceLock<EdgeHandle>>::default();
     let members = Members::start(&nats, me, condition(config, streams.clone(), draining.clone()));
-    let log = RemoteLog::new(members.holders(), Handle::current(), settings::remote_log(config));
+    let log = RemoteLog::over(
+        members.holders(),
+        Handle::current(),
+        settings::remote_log(config),
+        ports.certificates.cluster.clone(),
+    );
     let routes = cluster::no_routes(layout, &name);
 
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
+    let log: Arc<dyn Log> = Arc::new(log);
+    let hearing = Hearing {
+        layout,
+        log: log.clone(),
+        bus: bus.clone(),
+        auth: auth.clone(),
+    };
+    let revoked = Revoked::follow(hearing, None, CancellationToken::new()).map_err(NodeError::Runtime)?;
     let edge = Edge {
         layout,
         settings: settings::edge(config)?,
         limits: settings::limits(config, files)?,
         hub: HubSettings::default(),
-        log: Arc::new(log),
+        log,
         bus,
         routes: routes.subscribe(),
-        auth: Arc::new(Auth::open()),
+        auth: auth.clone(),
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
     let edge = streams.get_or_init(|| edge).clone();
@@ -73,21 +90,28 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
-    let mut background = JoinSet::new();
+    ports.certificates.keep(&mut background);
+    background.spawn(revoked.kept());
     background.spawn(cluster::keep_routes(members.view(), nats.link(), layout, name, routes));
     let heard = Heard::default();
     background.spawn(heard.clone().listen(members.view(), layout));
     let health = Arc::new(EdgeHealth {
         edge: edge.clone(),
         heard,
+        auth,
         link: nats.link(),
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, gates::admin(config)?, stop.clone()));
+    background.spawn(admin::serve(
+        ports.admin,
+        health,
+        (gates::admin(config)?, admin_token),
+        stop.clone(),
+    ));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -8,6 +8,7 @@ use crate::{
     log::OpenError,
     model::{HostError, OriginError},
     nats::NatsError,
+    tls::TlsError,
 };
 
 /// Why a node could not start, or stopped by itself.
@@ -31,6 +32,9 @@ pub enum NodeError {
     /// What NATS is set up with can never work.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// A certificate or a key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A file that holds a secret cannot be read.
     #[error("`{setting}` names {}, which cannot be read: {cause}", path.display())]
     SecretFile {
@@ -41,6 +45,17 @@ pub enum NodeError {
         /// Why.
         cause: io::Error,
     },
+    /// Nobody could be let in: keys cannot be had, or the like.
+    #[error("`{key}`: {problem}")]
+    Auth {
+        /// The setting.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file's secret can be guessed.
+    #[error("`{0}` names a file whose secret is too short: 16 bytes or more, such as `openssl rand -hex 32` prints")]
+    ShortSecret(&'static str),
     /// Something was not set, and nothing stands for it.
     #[error("`{0}` is not set: `tidings check-config` with the role says what to set it to")]
     NotSet(&'static str),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{claims::Claims, cluster::Heard, owner::Owned, replica::Held};
 use crate::{
     admin::{Gauge, Health, Part},
+    auth::Auth,
     edge::EdgeHandle,
     journal::{
         AppendError, LocalJournal, Status,
@@ -34,6 +35,14 @@ fn streams(edge: &EdgeHandle, token: &CancellationToken) -> Option<String> {
 
 fn dead(edge: &EdgeHandle) -> Option<String> {
     edge.failed().map(|failed| failed.to_string())
+}
+
+/// Why no token is accepted yet.
+fn not_trusting(auth: &Auth) -> Option<String> {
+    let is_level = auth.revocations().is_level();
+    (!is_level).then(|| {
+        "what is revoked has not been read yet, and until then no token is accepted: see whether the ingest nodes are there".to_owned()
+    })
 }
 
 /// Why a journal takes nothing.
@@ -60,6 +69,7 @@ pub(super) struct ServeHealth {
     pub(super) edge: EdgeHandle,
     pub(super) journal: Arc<LocalJournal>,
     pub(super) store: Arc<Store>,
+    pub(super) auth: Arc<Auth>,
     pub(super) draining: CancellationToken,
 }
 
@@ -71,7 +81,10 @@ impl Health for ServeHealth {
     fn parts(&self) -> Vec<Part> {
         let publishing = draining(&self.draining).or_else(|| refusal(&self.journal));
         vec![
-            Part::deciding("streams", streams(&self.edge, &self.draining)),
+            Part::deciding(
+                "streams",
+                streams(&self.edge, &self.draining).or_else(|| not_trusting(&self.auth)),
+            ),
             Part::deciding("publishing", publishing),
         ]
     }
@@ -85,6 +98,7 @@ impl Health for ServeHealth {
 pub(super) struct EdgeHealth {
     pub(super) edge: EdgeHandle,
     pub(super) heard: Heard,
+    pub(super) auth: Arc<Auth>,
     pub(super) link: watch::Receiver<Link>,
     pub(super) draining: CancellationToken,
 }
@@ -95,7 +109,9 @@ impl Health for EdgeHealth {
     }
 
     fn parts(&self) -> Vec<Part> {
-        let streams = streams(&self.edge, &self.draining).or_else(|| self.heard.why_not());
+        let streams = streams(&self.edge, &self.draining)
+            .or_else(|| self.heard.why_not())
+            .or_else(|| not_trusting(&self.auth));
         vec![Part::deciding("streams", streams), nats(&self.link)]
     }
 

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, cluster, gates, owner,
+    NodeError, access, cluster, gates, owner,
     ports::Ports,
     replica,
+    revocations::{Hearing, Renewal, Revoked},
     running::{Journals, Node},
     serve::DIGEST_EVERY,
     settings,
@@ -18,12 +19,13 @@ use super::{
 };
 use crate::{
     admin::{self, Health},
+    auth::Auth,
     bus::NatsBus,
     config::{Config, JournalKind},
     edge::limits,
     ingest::{self, Ingest, Services},
     journal::{self, routed::Routed, service::Held},
-    log::{self, Log},
+    log::{self, Log, RemoteLog},
     members::{Condition, HeldShard, Me, Members, Role},
     model::Layout,
     nats::Nats,
@@ -45,12 +47,19 @@ pub(super) struct Joined {
     pub(super) nats: Nats,
     pub(super) bus: Arc<NatsBus>,
     pub(super) draining: CancellationToken,
+    pub(super) auth: Arc<Auth>,
+    /// What keeps the keys of `auth` up to date.
+    pub(super) keys: JoinSet<()>,
+    /// Cancelled once old events may be dropped: what is revoked among them has been appended again.
+    pub(super) safe: CancellationToken,
 }
 
 impl Joined {
     /// Binds, and begins to connect.
     pub(super) async fn join(config: &Config) -> Result<Self, NodeError> {
         let layout = cluster::layout(config)?;
+        let mut keys = JoinSet::new();
+        let auth = access::start(config, &mut keys).await?;
         let ports = Ports::bind(config).await?;
         let grpc = config.advertised_grpc(ports.addresses.grpc);
         let me = Me {
@@ -69,6 +78,9 @@ impl Joined {
             nats,
             bus,
             draining: CancellationToken::new(),
+            auth,
+            keys,
+            safe: CancellationToken::new(),
         })
     }
 
@@ -110,6 +122,9 @@ pub(super) fn spawn(
         ports,
         bus,
         draining,
+        safe,
+        auth,
+        keys,
         ..
     } = joined;
     let Shards {
@@ -118,35 +133,71 @@ pub(super) fn spawn(
         journals,
         mut background,
     } = shards;
+    background.spawn(async move { drop(keys.join_all().await) });
+    let admin_token = cluster::admin_token(config)?;
     let stop = CancellationToken::new();
+    let secret = cluster::secret_of(config)?;
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
 
+    ports.certificates.keep(&mut background);
     for shard in held.keys() {
         background.spawn(journal::send_digests(log.clone(), bus.clone(), *shard, DIGEST_EVERY));
     }
-    let journal_service = journal::service::service(&me.node, layout, held.clone(), draining.clone());
-    let routed = Routed::start(&me.node, layout, held, &members.holders(), settings::routed(config));
+    let journal_service = journal::service::service(&me.node, layout, held.clone(), &secret, draining.clone());
+    let routed = Routed::start_over(
+        &me.node,
+        layout,
+        held,
+        &members.holders(),
+        settings::routed(config),
+        ports.certificates.cluster.clone(),
+    );
+    let remote = RemoteLog::over(
+        members.holders(),
+        Handle::current(),
+        settings::remote_log(config),
+        ports.certificates.cluster.clone(),
+    );
+    let hearing = Hearing {
+        layout,
+        log: Arc::new(remote),
+        bus: bus.clone(),
+        auth: auth.clone(),
+    };
+    let renewal = Renewal {
+        journal: routed.clone(),
+        age: settings::kept_for(config),
+    };
+    let revoked = Revoked::follow(hearing, Some(renewal), safe).map_err(NodeError::Runtime)?;
+    background.spawn(revoked.kept());
     let publisher = Ingest::new(
         routed.clone(),
         bus.clone(),
         layout,
         settings::ingest(config),
+        auth.clone(),
         draining.clone(),
     );
     let services = Services::new()
         .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
-        .grpc(log::service::service(log))
+        .grpc(ingest::control::control(publisher.clone()))
+        .grpc(log::service::service(log, &secret))
         .grpc(journal_service)
         .http(ingest::json::router(publisher));
     let mut port = JoinSet::new();
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
-    background.spawn(admin::serve(ports.admin, health, gates::admin(config)?, stop.clone()));
+    background.spawn(admin::serve(
+        ports.admin,
+        health,
+        (gates::admin(config)?, admin_token),
+        stop.clone(),
+    ));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -5,6 +5,8 @@
 //! all from then on, a `running` node. `cluster` is what the nodes of a cluster have in common; an `owner` is an ingest node whose shards are on
 //! its own disk, a `replica` one that follows the streams of JetStream.
 
+mod access;
+mod certificates;
 mod claims;
 mod cluster;
 mod edge;
@@ -15,6 +17,7 @@ mod ingest;
 mod owner;
 mod ports;
 mod replica;
+mod revocations;
 mod running;
 mod serve;
 mod settings;

@@ -142,7 +142,12 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
     let mut background = JoinSet::new();
     for Owned { store, .. } in &owned {
         log.hold(store.clone());
-        background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
+        let retention = log::keep(store.clone(), settings::retention(config), RETENTION_EVERY);
+        let safe = joined.safe.clone();
+        background.spawn(async move {
+            safe.cancelled().await;
+            retention.await;
+        });
     }
     let members = Arc::new(members);
     let changed = {

@@ -5,11 +5,12 @@ use std::{io, net::SocketAddr};
 use tokio::net::TcpListener;
 use tracing::{field, info};
 
-use super::{NodeError, settings};
+use super::{NodeError, certificates::Certificates, settings};
 use crate::{config::Config, edge::Listeners};
 
-/// The sockets of the two ports that every role has.
+/// The sockets of the two ports that every role has, and the certificates of all.
 pub(super) struct Ports {
+    pub(super) certificates: Certificates,
     pub(super) grpc: TcpListener,
     pub(super) admin: TcpListener,
     pub(super) addresses: Addresses,
@@ -17,6 +18,7 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) async fn bind(config: &Config) -> Result<Self, NodeError> {
+        let certificates = Certificates::load(config)?;
         let grpc = at(
             "--grpc",
             config.grpc.listen,
@@ -32,18 +34,23 @@ impl Ports {
             grpc: grpc.local_addr().map_err(NodeError::Runtime)?,
             admin: admin.local_addr().map_err(NodeError::Runtime)?,
         };
-        Ok(Self { grpc, admin, addresses })
+        Ok(Self {
+            certificates,
+            grpc,
+            admin,
+            addresses,
+        })
     }
 
     /// The same, and those of the streams.
     pub(super) async fn bind_with_streams(config: &Config) -> Result<(Self, Listeners), NodeError> {
+        let mut ports = Self::bind(config).await?;
         let listen = config.http.listen;
         let http = at(
             "--http",
             listen,
             Listeners::bind(listen, settings::workers(config), None),
         )?;
-        let mut ports = Self::bind(config).await?;
         ports.addresses.http = Some(http.address());
         Ok((ports, http))
     }

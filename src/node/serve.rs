@@ -10,10 +10,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, gates,
+    NodeError, access, cluster, gates,
     health::ServeHealth,
     opening,
     ports::Ports,
+    revocations::{Hearing, Renewal, Revoked},
     running::{Journals, Node},
     settings,
     signals::Signals,
@@ -28,7 +29,7 @@ use crate::{
     ingest::{self, Ingest, Services},
     journal::{self, LocalJournal, Surroundings},
     log::{self, LocalLog, Log, Store},
-    model::{Layout, Shard},
+    model::{Layout, Secret, Shard},
 };
 
 /// The one shard of a process that does everything itself.
@@ -42,6 +43,9 @@ pub(super) const BLOCK_CACHE: usize = 64 << 20;
 
 /// Opens, builds, binds and spawns.
 pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node, NodeError> {
+    let admin_token = cluster::admin_token(config)?;
+    let mut background = JoinSet::new();
+    let auth = access::start(config, &mut background).await?;
     let store = opening(open(config), signals).await?;
     let built = build(config, store)?;
     let journals = Journals {
@@ -50,7 +54,7 @@ pub(super) async fn start(config: &Config, signals: &mut Signals) -> Result<Node
     };
     let started = Ports::bind_with_streams(config)
         .await
-        .and_then(|(ports, http)| spawn(config, built, ports, http));
+        .and_then(|(ports, http)| spawn(config, built, (auth, admin_token), background, ports, http));
     journals.or_close(started).await
 }
 
@@ -89,7 +93,14 @@ fn build(config: &Config, store: Arc<Store>) -> Result<Built, NodeError> {
     })
 }
 
-fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result<Node, NodeError> {
+fn spawn(
+    config: &Config,
+    built: Built,
+    (auth, admin_token): (Arc<Auth>, Option<Secret>),
+    mut background: JoinSet<()>,
+    ports: Ports,
+    http: Listeners,
+) -> Result<Node, NodeError> {
     let Built {
         journal,
         store,
@@ -99,6 +110,18 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
     let draining = CancellationToken::new();
     let stop = CancellationToken::new();
 
+    let hearing = Hearing {
+        layout: Layout::EMBEDDED,
+        log: log.clone(),
+        bus: bus.clone(),
+        auth: auth.clone(),
+    };
+    let renewal = Renewal {
+        journal: journal.clone(),
+        age: config.log.retention_age,
+    };
+    let safe = CancellationToken::new();
+    let revoked = Revoked::follow(hearing, Some(renewal), safe.clone()).map_err(NodeError::Runtime)?;
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
     let url = config.advertised_http(http.address());
     let edge = Edge {
@@ -109,7 +132,8 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         log: log.clone(),
         bus: bus.clone(),
         routes: Routes::alone(Layout::EMBEDDED, config.node(), url).forever(),
-        auth: Arc::new(Auth::open()),
+        auth: auth.clone(),
+        tls: ports.certificates.http.clone(),
     };
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
 
@@ -118,32 +142,44 @@ fn spawn(config: &Config, built: Built, ports: Ports, http: Listeners) -> Result
         bus.clone(),
         Layout::EMBEDDED,
         settings::ingest(config),
+        auth.clone(),
         draining.clone(),
     );
     let services = Services::new()
         .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
+        .grpc(ingest::control::control(publisher.clone()))
         .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
-        .grpc(log::service::service(log.clone()))
         .http(ingest::json::router(publisher));
     let mut port = JoinSet::new();
     port.spawn(ingest::serve(
         ports.grpc,
         services,
-        settings::server(config, files),
+        settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
 
-    let mut background = JoinSet::new();
+    ports.certificates.keep(&mut background);
     background.spawn(journal::send_digests(log, bus, SHARD, DIGEST_EVERY));
-    background.spawn(log::keep(store.clone(), settings::retention(config), RETENTION_EVERY));
+    let retention = log::keep(store.clone(), settings::retention(config), RETENTION_EVERY);
+    background.spawn(async move {
+        safe.cancelled().await;
+        retention.await;
+    });
+    background.spawn(revoked.kept());
     let health = Arc::new(ServeHealth {
         edge: edge.clone(),
         journal: journal.clone(),
         store,
+        auth,
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, gates::admin(config)?, stop.clone()));
+    background.spawn(admin::serve(
+        ports.admin,
+        health,
+        (gates::admin(config)?, admin_token),
+        stop.clone(),
+    ));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
-use super::{NodeError, gates, serve::BLOCK_CACHE};
+use super::{NodeError, certificates::Certificates, gates, serve::BLOCK_CACHE};
 use crate::{
-    config::{Config, Storage},
+    config::{Config, JournalKind, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
@@ -70,18 +70,31 @@ pub(super) fn retention(config: &Config) -> Retention {
     }
 }
 
+/// For how long an event can be read, in a cluster: with JetStream a disk that was wiped is filled again from the streams.
+pub(super) fn kept_for(config: &Config) -> Duration {
+    match config.journal.kind {
+        JournalKind::Rocksdb => config.log.retention_age,
+        JournalKind::Jetstream => config.log.retention_age.min(config.jetstream.max_age),
+    }
+}
+
 pub(super) fn ingest(config: &Config) -> ingest::Settings {
     ingest::Settings {
         topics: config.limits.topics_per_publish,
         data_bytes: config.limits.data_bytes.in_memory(),
         body_within: config.grpc.body_timeout,
+        rates: ingest::Rates {
+            events: config.limits.publishes_per_second_per_publisher,
+            bytes: config.limits.publish_bytes_per_second_per_publisher.bytes(),
+        },
         ..ingest::Settings::default()
     }
 }
 
 /// `files`: the limit on open files.
-pub(super) fn server(config: &Config, files: Option<u64>) -> ServerSettings {
+pub(super) fn server(config: &Config, files: Option<u64>, certificates: &Certificates) -> ServerSettings {
     ServerSettings {
+        tls: certificates.grpc.clone(),
         reflection: config.grpc.reflection,
         connections: publishers(files),
         idle: publishers(files) * 3 / 4,

@@ -15,7 +15,7 @@ use tidings::{
     log::{
         Heads, Located, Log, ReadError, RemoteLog, RemoteSettings, Replay, ReplayRequest, Retention, service::service,
     },
-    members::{Holder, Holders},
+    members::{ClusterSecret, Holder, Holders},
     model::{Layout, Shard, UnixMillis},
 };
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::AbortHandle};
@@ -79,7 +79,7 @@ impl Port {
             log,
             dead: Arc::clone(&dead),
         };
-        let services = Services::new().grpc(service(Arc::new(mortal)));
+        let services = Services::new().grpc(service(Arc::new(mortal), &ClusterSecret::default()));
         let (settings, drain) = (Default::default(), CancellationToken::new());
         let serving = tokio::spawn(async move { serve(listener, services, settings, drain).await });
         Self {

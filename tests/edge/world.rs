@@ -252,6 +252,7 @@ pub(crate) fn start_on(log: Arc<dyn Log>, bus: Arc<dyn Bus>, options: Options) -
         bus,
         routes: options.routes,
         auth: Arc::new(Auth::open()),
+        tls: None,
     };
     edge.start(listeners).expect("threads")
 }

@@ -60,7 +60,7 @@ pub(super) async fn open(
     let mut headers = vec![("accept", "text/event-stream")];
     headers.extend(last_event_id.map(|id| ("last-event-id", id)));
     let response = server.get(PATH, query, &headers, patience).await?;
-    let address = server.address().to_owned();
+    let address = server.address();
     let status = response.status();
     match status {
         StatusCode::OK if is_event_stream(response.headers()) => Ok(Opened::Stream(response.into_body())),

@@ -17,7 +17,10 @@ use self::{
     output::{CursorFile, Output, open_file},
 };
 use crate::{
-    cli::server::{Server, printable},
+    cli::{
+        certificates::Trust,
+        server::{Server, printable},
+    },
     model::Topic,
 };
 
@@ -38,6 +41,9 @@ pub struct Arguments {
     /// Where the server's streams are.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
+
+    #[command(flatten)]
+    trust: Trust,
 
     /// Begin this long ago (`10m`, `2h`), or with the `earliest` event that is kept. Does not count once there is a cursor.
     #[arg(long, value_name = "DURATION|earliest", value_parser = since)]
@@ -90,7 +96,7 @@ fn since(text: &str) -> Result<Start, humantime::DurationError> {
 /// # Errors
 /// If the request is wrong or refused for good, if the server cannot be reached for as long as was allowed, or if nothing can be written.
 pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::Result<ExitCode> {
-    let server = Server::parse(&arguments.url)?;
+    let server = Server::parse(&arguments.url, &arguments.trust.load()?)?;
     let (mut output, cursor) = match (&arguments.output, &arguments.cursor_file) {
         (Some(path), _) => {
             let (file, cursor) = open_file(path)?;

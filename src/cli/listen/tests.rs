@@ -11,13 +11,13 @@ use super::{
     follow::{Flow, FollowError, Settings, Start, follow},
     parser::Received,
 };
-use crate::cli::server::Server;
+use crate::{cli::server::Server, tls::ClientTls};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n:\nretry: 1\n";
 
 fn settings(address: SocketAddr) -> Settings {
     Settings {
-        server: Server::parse(&format!("http://{address}")).expect("an address"),
+        server: Server::parse(&format!("http://{address}"), &ClientTls::default()).expect("an address"),
         topics: vec!["a/b".to_owned(), "c:d".to_owned()],
         user: None,
         start: Start::Now,

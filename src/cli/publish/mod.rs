@@ -20,6 +20,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tidings_proto::v1::PublishRequest;
 use tokio_util::sync::CancellationToken;
 
+use super::certificates::{Identity, Trust};
+
 use self::{
     pipeline::{IN_FLIGHT, PublishError, Report, Settings, Watch, publish},
     source::{Mapping, records, single},
@@ -65,6 +67,12 @@ pub struct Arguments {
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     url: String,
 
+    #[command(flatten)]
+    trust: Trust,
+
+    #[command(flatten)]
+    identity: Identity,
+
     /// Give up when the server has answered nothing for this long.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     retry_for: Duration,
@@ -81,6 +89,7 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         url: arguments.url.clone(),
+        tls: arguments.trust.load_with(&arguments.identity)?,
         retry_for: arguments.retry_for,
         retry_unkeyed: arguments.retry_unkeyed,
     };

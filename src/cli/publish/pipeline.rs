@@ -18,7 +18,10 @@ use super::{
     ledger::{Ledger, Tally, Verdict},
     source::{Item, Next},
 };
-use crate::cli::backoff::Backoff;
+use crate::{
+    cli::backoff::Backoff,
+    tls::{self, ClientTls},
+};
 
 /// How many events may wait for their answer.
 pub(super) const IN_FLIGHT: usize = 256;
@@ -33,6 +36,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) struct Settings {
     /// `http://127.0.0.1:50051`.
     pub(super) url: String,
+    /// For a URL that begins with https.
+    pub(super) tls: ClientTls,
     /// How long to try without any answer.
     pub(super) retry_for: Duration,
     /// Whether events without a key are sent again although they may be published twice.
@@ -126,7 +131,7 @@ impl<W: Watch> Publishing<'_, W> {
         let url = &self.settings.url;
         let endpoint = Endpoint::from_shared(url.clone())
             .ok()
-            .filter(|endpoint| endpoint.uri().scheme_str() == Some("http"))
+            .filter(|endpoint| matches!(endpoint.uri().scheme_str(), Some("http" | "https")))
             .ok_or_else(|| PublishError::Url { url: url.clone() })?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
@@ -140,7 +145,7 @@ impl<W: Watch> Publishing<'_, W> {
                     None => return Ok(()),
                 }
             }
-            let (cause, after) = match endpoint.connect().await {
+            let (cause, after) = match tls::connect(&endpoint, &self.settings.tls).await {
                 Ok(channel) => match self.stream(PublisherClient::new(channel)).await? {
                     End::Settled => return Ok(()),
                     End::Again { cause, after } => (cause, after),

@@ -27,6 +27,7 @@ use super::{
     pipeline::{PublishError, Report, Settings, Watch, publish},
     source::{Item, Next},
 };
+use crate::tls::ClientTls;
 
 /// What to do with one request of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +169,7 @@ impl Watch for Told {
 fn settings(address: SocketAddr) -> Settings {
     Settings {
         url: format!("http://{address}"),
+        tls: ClientTls::default(),
         retry_for: Duration::from_secs(60),
         retry_unkeyed: false,
     }
@@ -458,9 +460,10 @@ async fn an_interrupt_tells_how_far_it_came() {
 
 #[tokio::test]
 async fn an_address_that_is_none_is_told() {
-    for url in ["", "127.0.0.1:50051", "https://127.0.0.1:50051", "nonsense"] {
+    for url in ["", "127.0.0.1:50051", "ftp://127.0.0.1:50051", "nonsense"] {
         let settings = Settings {
             url: url.to_owned(),
+            tls: ClientTls::default(),
             retry_for: Duration::from_secs(60),
             retry_unkeyed: false,
         };

@@ -7,10 +7,14 @@ use http::Uri;
 use super::super::{Config, JournalKind, Nats, Role, Secret, Size};
 use crate::model::Layout;
 
+/// The shortest secret of a cluster, in bytes: nobody can try them all.
+const LEAST_SECRET: usize = 16;
+
 /// Calls `refuse` with the key and the problem of each value that cannot be, for this role.
 pub(super) fn check(config: &Config, role: Role, refuse: &mut impl FnMut(&str, String)) {
     values(config, refuse);
     nats(&config.nats, refuse);
+    secret(config, role, refuse);
     if role == Role::Serve {
         return;
     }
@@ -29,6 +33,26 @@ pub(super) fn check(config: &Config, role: Role, refuse: &mut impl FnMut(&str, S
             refuse("cluster.advertise_grpc", problem);
         }
         ordinal(config, refuse);
+    }
+}
+
+fn secret(config: &Config, role: Role, refuse: &mut impl FnMut(&str, String)) {
+    let (secret, file) = (&config.cluster.secret, &config.cluster.secret_file);
+    let has_file = !file.as_os_str().is_empty();
+    if secret.reveal() == Secret::MASK {
+        let problem = "is what is shown in place of the secret, not the secret";
+        refuse("cluster.secret", problem.to_owned());
+    } else if !secret.is_empty() && secret.reveal().len() < LEAST_SECRET {
+        let problem = format!("is too short: {LEAST_SECRET} bytes or more, such as `openssl rand -hex 32` prints");
+        refuse("cluster.secret", problem);
+    }
+    if has_file && !secret.is_empty() {
+        let problem = "is set as well as `cluster.secret`: one of them will do";
+        refuse("cluster.secret_file", problem.to_owned());
+    }
+    if role != Role::Serve && !config.auth.is_open() && !has_file && secret.is_empty() {
+        let problem = "is needed, since it is asked who publishes and follows: without it whoever reaches another node can read and append everything";
+        refuse("cluster.secret", problem.to_owned());
     }
 }
 
@@ -81,7 +105,11 @@ fn values(config: &Config, refuse: &mut impl FnMut(&str, String)) {
             &cluster.advertise_http,
             &["http", "https"][..],
         ),
-        ("cluster.advertise_grpc", &cluster.advertise_grpc, &["http"][..]),
+        (
+            "cluster.advertise_grpc",
+            &cluster.advertise_grpc,
+            &["http", "https"][..],
+        ),
     ] {
         if !url.is_empty() && !is_base(url, schemes) {
             let schemes = schemes.join(":// or ");

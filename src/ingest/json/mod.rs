@@ -10,9 +10,10 @@
 //! that do not have it have an `error`, a problem of its own, instead of a sequence.
 //!
 //! Or one object per line, in and out, in the same order, streamed both ways. A line that is refused is answered with
-//! `{"line":3,"error":{…}}`, lines counted from 1, and does not stop the others; blank lines have no answer. If the node drains, the last answer
-//! is an error for the first line that was not taken; over HTTP/1.1, a client that goes on sending all the same may lose the last answers with
-//! the connection, and asks again with the same keys. So it is with a client that sends no line for too long, not even a blank one. A client must read answers while it sends: one that does not is not read either.
+//! `{"line":3,"error":{…}}`, lines counted from 1, and does not stop the others; blank lines have no answer. If the node drains, or the caller's
+//! token ends or is revoked, the last answer is an error for the first line that was not taken; over HTTP/1.1, a client that goes on sending all
+//! the same may lose the last answers with the connection, and asks again with the same keys. So it is with a client that sends no line for too
+//! long, not even a blank one. A client must read answers while it sends: one that does not is not read either.
 //!
 //! `application/x-ndjson` is one object per line, also if there is only one. With `application/json`, without a content type, and with
 //! `application/x-www-form-urlencoded`, which is what `curl -d` sends unless it is told otherwise, the body decides: it is one per line
@@ -25,10 +26,12 @@ mod object;
 mod pace;
 mod shape;
 
+use std::sync::Arc;
+
 use axum::{Router, body::Body, extract::State, routing::post};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 
 pub use self::object::{Malformed, parse};
@@ -38,7 +41,7 @@ use self::{
     shape::{FirstObject, Found, Shape},
 };
 use super::{
-    Ingest, IngestError,
+    Caller, Ingest, IngestError,
     pipeline::{Ended, Pipeline},
 };
 use crate::problem::Problem;
@@ -50,10 +53,15 @@ pub fn router(ingest: Ingest) -> Router {
         .with_state(ingest)
 }
 
-async fn publish(State(ingest): State<Ingest>, headers: HeaderMap, body: Body) -> Response<Body> {
-    let answer = match Shape::of(&headers) {
-        Ok(Shape::Either) => publish_either(ingest, body).await,
-        Ok(Shape::Lines) => publish_lines(ingest, body),
+async fn publish(State(ingest): State<Ingest>, request: Request<Body>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let caller = match ingest.caller(&head.headers, &head.extensions) {
+        Ok(caller) => caller,
+        Err(denied) => return denied.into_response().map(Body::from),
+    };
+    let answer = match Shape::of(&head.headers) {
+        Ok(Shape::Either) => publish_either(ingest, caller, body).await,
+        Ok(Shape::Lines) => publish_lines(ingest, caller, body),
         Err(problem) => Err(problem),
     };
     answer.unwrap_or_else(|problem| problem.into_response().map(Body::from))
@@ -72,7 +80,7 @@ async fn method_not_allowed() -> Response<Body> {
 }
 
 /// Publishes what the body turns out to be, of which no more is gathered than one object.
-async fn publish_either(ingest: Ingest, mut body: Body) -> Result<Response<Body>, Problem> {
+async fn publish_either(ingest: Ingest, caller: Arc<Caller>, mut body: Body) -> Result<Response<Body>, Problem> {
     ingest.check_open().map_err(|error| answer::problem(&error))?;
     let limit = ingest.settings().json_bytes();
     let within = ingest.settings().body_within;
@@ -81,11 +89,11 @@ async fn publish_either(ingest: Ingest, mut body: Body) -> Result<Response<Body>
         (text, Some(Found::Lines)) => {
             let begin = stream::once(std::future::ready(Ok(text.freeze())));
             let whole = Body::from_stream(begin.chain(body.into_data_stream()));
-            return publish_lines(ingest, whole);
+            return publish_lines(ingest, caller, whole);
         }
         (text, _) => text,
     };
-    let outcome = async { ingest.publish(parse(&text)?, None).await?.await };
+    let outcome = async { ingest.publish(&caller, parse(&text)?, None).await?.await };
     Ok(match outcome.await {
         Ok(published) => of_type("application/json", Body::from(answer::of_all(&published))),
         Err(error) => answer::of_failure(&error).map(Body::from),
@@ -140,7 +148,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
     Ok(None)
 }
 
-fn publish_lines(ingest: Ingest, body: Body) -> Result<Response<Body>, Problem> {
+fn publish_lines(ingest: Ingest, caller: Arc<Caller>, body: Body) -> Result<Response<Body>, Problem> {
     ingest.check_open().map_err(|error| answer::problem(&error))?;
     let within = ingest.settings().body_within;
     let drafts = Lines::new(Paced::new(body, within), ingest.settings().json_bytes()).map(|line| {
@@ -150,7 +158,7 @@ fn publish_lines(ingest: Ingest, body: Body) -> Result<Response<Body>, Problem> 
         })
     });
     let mut answered = 0;
-    let answers = Pipeline::new(ingest, drafts, None).filter_map(move |item| {
+    let answers = Pipeline::new(ingest, caller, drafts, None).filter_map(move |item| {
         std::future::ready(match item {
             Ok((line, outcome)) => {
                 answered = line;

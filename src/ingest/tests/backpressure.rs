@@ -39,6 +39,22 @@ fn drafts(bytes: usize) -> impl Stream<Item = Input> + Unpin {
     }))
 }
 
+/// A pipeline of whoever it is.
+fn pipeline<S>(
+    journal: &Arc<TestJournal>,
+    bus: &Arc<TestBus>,
+    drain: &CancellationToken,
+    drafts: S,
+    deadline: Option<tokio::time::Instant>,
+) -> Pipeline<S, u64, Infallible>
+where
+    S: Stream<Item = Input> + Unpin,
+{
+    let ingest = ingest(journal, bus, drain);
+    let caller = ingest.caller(&http::HeaderMap::new(), &http::Extensions::new());
+    Pipeline::new(ingest, caller.unwrap(), drafts, deadline)
+}
+
 fn parts(journal: TestJournal) -> (Arc<TestJournal>, Arc<TestBus>, CancellationToken) {
     (Arc::new(journal), Arc::default(), CancellationToken::new())
 }
@@ -47,7 +63,7 @@ fn parts(journal: TestJournal) -> (Arc<TestJournal>, Arc<TestBus>, CancellationT
 async fn a_pipeline_takes_as_many_as_it_may_and_one_more_per_answer() {
     let (journal, bus, drain) = parts(TestJournal::held());
     let limit = Settings::default().in_flight;
-    let mut pipeline = Pipeline::new(ingest(&journal, &bus, &drain), drafts(1), None);
+    let mut pipeline = pipeline(&journal, &bus, &drain, drafts(1), None);
     assert!(pipeline.next().now_or_never().is_none(), "nothing is durable yet");
     assert_eq!(journal.appended(), limit);
     journal.release();
@@ -67,7 +83,7 @@ async fn a_pipeline_takes_as_many_as_it_may_and_one_more_per_answer() {
 #[tokio::test]
 async fn a_pipeline_takes_no_more_bytes_than_it_may() {
     let (journal, bus, drain) = parts(TestJournal::held());
-    let mut pipeline = Pipeline::new(ingest(&journal, &bus, &drain), drafts(64 * 1024), None);
+    let mut pipeline = pipeline(&journal, &bus, &drain, drafts(64 * 1024), None);
     assert!(pipeline.next().now_or_never().is_none());
     let most = Settings::default().in_flight_bytes / (64 * 1024);
     assert!(
@@ -81,7 +97,7 @@ async fn a_pipeline_takes_no_more_bytes_than_it_may() {
 async fn a_pipeline_ends_at_its_deadline_and_says_so() {
     let (journal, bus, drain) = parts(TestJournal::held());
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    let mut pipeline = Pipeline::new(ingest(&journal, &bus, &drain), drafts(1).take(3), Some(deadline));
+    let mut pipeline = pipeline(&journal, &bus, &drain, drafts(1).take(3), Some(deadline));
     assert!(matches!(
         pipeline.next().await,
         Some(Err(Ended::Stopped(IngestError::Deadline)))
@@ -100,6 +116,7 @@ where
         Arc::new(TestBus::default()),
         crate::model::Layout::EMBEDDED,
         Settings::default(),
+        Arc::new(crate::auth::Auth::open()),
         drain.clone(),
     );
     let services = Services::new().grpc(publisher(ingest.clone())).http(router(ingest));

@@ -23,6 +23,7 @@ use tonic::transport::Channel;
 use self::double::{TestBus, TestJournal};
 use super::{Ingest, ServeError, ServerSettings, Services, Settings, grpc::publisher, json::router, serve};
 use crate::{
+    auth::Auth,
     journal::{AppendError, Placed, Unavailable},
     model::{Layout, Seq, Shard},
 };
@@ -125,6 +126,7 @@ fn ingest(journal: &Arc<TestJournal>, bus: &Arc<TestBus>, drain: &CancellationTo
         bus.clone(),
         Layout::new(1_024, 3).unwrap(),
         Settings::default(),
+        Arc::new(Auth::open()),
         drain.clone(),
     )
 }

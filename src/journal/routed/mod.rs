@@ -42,6 +42,7 @@ use super::{AppendError, CloseError, Journal, Ticket, service::Held};
 use crate::{
     members::Holders,
     model::{Layout, Publish, Shard},
+    tls::ClientTls,
 };
 
 /// What can be chosen.
@@ -115,13 +116,26 @@ impl Routed {
     pub fn start(
         node: &str,
         layout: Layout,
+        held: Held,
+        holders: &watch::Receiver<Arc<Holders>>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        Self::start_over(node, layout, held, holders, settings, ClientTls::default())
+    }
+
+    /// The same; nodes whose URL begins with https are reached with these certificates instead of the system's.
+    #[must_use]
+    pub fn start_over(
+        node: &str,
+        layout: Layout,
         mut held: Held,
         holders: &watch::Receiver<Arc<Holders>>,
         mut settings: Settings,
+        tls: ClientTls,
     ) -> Arc<Self> {
         let most = (IN_FLIGHT_ON_A_CONNECTION / usize::from(layout.shards())).max(1);
         settings.in_flight_at_a_node = settings.in_flight_at_a_node.clamp(1, most);
-        let peers = Arc::new(Peers::new(settings));
+        let peers = Arc::new(Peers::new(settings, tls));
         let routes = TaskTracker::new();
         let (mut queues, mut tasks) = (Vec::new(), Vec::new());
         for shard in (0..layout.shards()).map(Shard) {

@@ -8,11 +8,13 @@ use std::{
 use tonic::transport::{Channel, Endpoint, Error};
 
 use super::Settings;
+use crate::tls::{self, ClientTls};
 
 /// See the module. A connection is made when it is first needed, and again after it broke.
 #[derive(Debug)]
 pub(super) struct Peers {
     settings: Settings,
+    tls: ClientTls,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
@@ -20,9 +22,11 @@ impl Peers {
     /// So many connections are kept for nodes that are not asked any more.
     const MOST: usize = 256;
 
-    pub(super) fn new(settings: Settings) -> Self {
+    /// `tls` is how those are reached whose URL begins with https.
+    pub(super) fn new(settings: Settings, tls: ClientTls) -> Self {
         Self {
             settings,
+            tls,
             channels: Mutex::default(),
         }
     }
@@ -33,13 +37,13 @@ impl Peers {
         if let Some(channel) = channels.get(url) {
             return Ok(channel.clone());
         }
-        let channel = Endpoint::from_shared(url.to_owned())?
+        let endpoint = Endpoint::from_shared(url.to_owned())?
             .connect_timeout(self.settings.connect_within)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(self.settings.keep_alive_every)
             .keep_alive_timeout(self.settings.keep_alive_within)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
+            .keep_alive_while_idle(true);
+        let channel = tls::channel(&endpoint, &self.tls);
         if channels.len() >= Self::MOST {
             // Whoever uses one keeps it.
             channels.clear();

@@ -27,6 +27,7 @@ use crate::{
     log::{Heads, Located, ReadError, Replay, ReplayRequest, wire},
     members::Holders,
     model::{Epoch, Shard, UnixMillis},
+    tls::ClientTls,
 };
 
 /// The largest answer that is taken, in bytes: a page, whose last event may go over its bound.
@@ -91,12 +92,12 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub(super) fn new(holders: watch::Receiver<Arc<Holders>>, settings: RemoteSettings) -> Self {
+    pub(super) fn new(holders: watch::Receiver<Arc<Holders>>, settings: RemoteSettings, tls: ClientTls) -> Self {
         let hedging = || Mutex::new(Hedging::new(settings.hedge_after, settings.hedge_share));
         Self {
             holders,
             settings,
-            peers: Peers::default(),
+            peers: Peers::new(tls),
             views: Mutex::default(),
             hedging: [hedging(), hedging()],
             counters: Counters::default(),

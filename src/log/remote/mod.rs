@@ -51,6 +51,7 @@ use super::{Heads, Located, Log, ReadError, Replay, ReplayRequest};
 use crate::{
     members::Holders,
     model::{Shard, UnixMillis},
+    tls::ClientTls,
 };
 
 /// How the holders are asked.
@@ -117,8 +118,19 @@ impl RemoteLog {
     /// A log that is read from whoever holds a shard at the time. Connections are made as they are needed, and driven on `runtime`.
     #[must_use]
     pub fn new(holders: watch::Receiver<Arc<Holders>>, runtime: Handle, settings: RemoteSettings) -> Self {
+        Self::over(holders, runtime, settings, ClientTls::default())
+    }
+
+    /// The same; nodes whose URL begins with https are reached with these certificates instead of the system's.
+    #[must_use]
+    pub fn over(
+        holders: watch::Receiver<Arc<Holders>>,
+        runtime: Handle,
+        settings: RemoteSettings,
+        tls: ClientTls,
+    ) -> Self {
         Self {
-            asking: Arc::new(Asking::new(holders, settings)),
+            asking: Arc::new(Asking::new(holders, settings, tls)),
             flights: Arc::default(),
             turns: Arc::new(Turns::new(settings)),
             runtime,

@@ -8,7 +8,10 @@ use std::{
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::members::{Holder, Holders};
+use crate::{
+    members::{Holder, Holders},
+    tls::{self, ClientTls},
+};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,7 +36,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(holder: &Holder) -> Self {
+    fn new(holder: &Holder, tls: &ClientTls) -> Self {
         let endpoint = Endpoint::from_shared(holder.grpc.clone()).map(|endpoint| {
             endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -45,7 +48,7 @@ impl Peer {
         Self {
             node: holder.node.as_str().into(),
             channel: endpoint
-                .map(|endpoint| endpoint.connect_lazy())
+                .map(|endpoint| tls::channel(&endpoint, tls))
                 .map_err(|error| format!("its address {:?} is none: {error}", holder.grpc)),
             health: Mutex::default(),
         }
@@ -135,8 +138,11 @@ impl Health {
 }
 
 /// All nodes that hold something.
-#[derive(Debug, Default)]
-pub(super) struct Peers(Mutex<Known>);
+#[derive(Debug)]
+pub(super) struct Peers {
+    tls: ClientTls,
+    known: Mutex<Known>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -145,9 +151,17 @@ struct Known {
 }
 
 impl Peers {
+    /// Nobody yet. `tls` is how those are reached whose URL begins with https.
+    pub(super) fn new(tls: ClientTls) -> Self {
+        Self {
+            tls,
+            known: Mutex::default(),
+        }
+    }
+
     /// The nodes of these holders, of all that there are now. Connections to others are closed once nobody uses them.
     pub(super) fn of(&self, holders: &[Holder], all: &Arc<Holders>) -> Vec<Arc<Peer>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&known.holders, all) {
             let urls: HashSet<&str> = all.all().map(|holder| &*holder.grpc).collect();
             known.by_url.retain(|url, _| urls.contains(&**url));
@@ -158,7 +172,7 @@ impl Peers {
             if let Some(peer) = peer {
                 return Arc::clone(peer);
             }
-            let peer = Arc::new(Peer::new(holder));
+            let peer = Arc::new(Peer::new(holder, &self.tls));
             known.by_url.insert(holder.grpc.clone(), Arc::clone(&peer));
             peer
         });

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tidings::{
     ingest::{ServeError, ServerSettings, Services, serve},
     journal::service::{Held, service},
-    members::{Holder, Holders},
+    members::{ClusterSecret, Holder, Holders},
     model::{Layout, Shard},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -33,7 +33,7 @@ impl Owner {
         let listener = TcpListener::bind(address).await.expect("an address");
         let address = listener.local_addr().expect("an address");
         let drain = CancellationToken::new();
-        let services = Services::new().grpc(service(name, layout, held, drain.clone()));
+        let services = Services::new().grpc(service(name, layout, held, &ClusterSecret::default(), drain.clone()));
         let settings = ServerSettings {
             drain_window: Duration::from_secs(3_600),
             ..ServerSettings::default()

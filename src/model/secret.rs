@@ -12,6 +12,12 @@ impl Secret {
     /// What is shown in place of it.
     pub const MASK: &str = "********";
 
+    /// Hides a text.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself: for whom it is meant.
     #[must_use]
     pub fn reveal(&self) -> &str {
@@ -22,6 +28,12 @@ impl Secret {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 
