@@ -9,9 +9,10 @@
 //! | `half_open` | as many connections as there may be, opened and left there |
 //! | `floods` | one address that takes all it can get |
 //! | `bombs` | gRPC and JSON that are larger, deeper or other than they look |
+//! | `tokens` | tokens that are forged, over, somebody else's; the inbox of another by every spelling; what logs and settings tell of secrets |
 //! | `pages` | pages in browsers: names that lead elsewhere, posts that nobody asked for, answers taken for something else |
 //!
-//! Beside them: `raw` says bytes and hears bytes, `witness` is the client that must be served meanwhile, `swarm` is a process of its own that holds many
+//! Beside them: `mint` makes tokens, good and bad; `raw` says bytes and hears bytes, `witness` is the client that must be served meanwhile, `swarm` is a process of its own that holds many
 //! connections; `node`, `sse` and `client` are those of `tests/embedded`.
 
 mod bombs;
@@ -21,6 +22,7 @@ mod client;
 mod floods;
 mod frames;
 mod half_open;
+mod mint;
 #[path = "../embedded/node.rs"]
 #[allow(dead_code, reason = "tests/embedded uses more of it")]
 mod node;
@@ -32,6 +34,7 @@ mod smuggling;
 #[allow(dead_code, reason = "tests/embedded uses more of it")]
 mod sse;
 mod swarm;
+mod tokens;
 mod witness;
 
 use std::{fmt::Display, future::Future, time::Duration};
