@@ -98,6 +98,17 @@ impl Subscriber {
         }
     }
 
+    /// With what was granted to them, for tests of others.
+    #[cfg(test)]
+    pub(crate) fn granted(user: Option<User>, follow: Patterns, lease: Option<Arc<Lease>>) -> Self {
+        Self {
+            user,
+            follow: Some(follow),
+            public: Patterns::default(),
+            lease,
+        }
+    }
+
     /// The user they are, if they are one.
     #[must_use]
     pub const fn user(&self) -> Option<&User> {

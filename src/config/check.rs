@@ -60,6 +60,7 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
             config.limits.connections_per_user,
             usize::MAX,
         ),
+        ("limits.replays_per_user", config.limits.replays_per_user, usize::MAX),
         (
             "limits.connections_per_address",
             config.limits.connections_per_address,

@@ -285,6 +285,8 @@ pub struct Limits {
     pub pending_connections: usize,
     /// How many streams one user may have.
     pub connections_per_user: usize,
+    /// How many streams of one user may catch up at the same time: read what was published before they came.
+    pub replays_per_user: usize,
     /// How many connections one peer address may have.
     pub connections_per_address: usize,
     /// How many connections one peer address may open a second.
@@ -307,6 +309,7 @@ impl Default for Limits {
             connections: 0,
             pending_connections: 0,
             connections_per_user: 100,
+            replays_per_user: 16,
             connections_per_address: 1_000,
             attempts_per_second_per_address: 100,
             exempt_loopback: true,

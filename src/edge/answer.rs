@@ -1,24 +1,24 @@
 //! What a request is answered with, the same over HTTP/1.1 and HTTP/2: a stream, or something whole.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
-    Settings,
+    Settings, caller,
     cors::{self, Cors},
     frame,
-    limits::{Over, stay_away},
-    request::{RequestError, StreamRequest, last_event_id, routing_topic},
+    limits::{Over, come_back_after, stay_away},
+    request::{RequestError, StreamRequest, claimed_user, first_topic, last_event_id},
     route::Routes,
-    streams::Terms,
+    streams::{Terms, begins_now},
 };
 use crate::{
-    auth::User,
+    auth::{Auth, Denied, Lease, Subscriber, User},
     gate::{self, Hosts},
     hub::Follow,
-    model::{Slot, UnixMillis},
+    model::{Slot, Topic, UnixMillis},
     problem::Problem,
 };
 
@@ -34,6 +34,8 @@ const NO_OWNER_RETRY: Duration = Duration::from_secs(2);
 pub(super) enum Answer {
     /// Send this.
     Whole(Response<Bytes>),
+    /// Send this, which asks the client to come back later, since there is no room for its stream now.
+    Shed(Response<Bytes>, Shed),
     /// Open a stream, if there is room for it.
     Stream(Opening),
 }
@@ -45,6 +47,8 @@ pub(super) struct Opening {
     pub(super) follow: Follow,
     /// Who asks.
     pub(super) user: Option<User>,
+    /// For how long they may stay.
+    pub(super) lease: Option<Arc<Lease>>,
     /// The slot that it belongs with, if its client can be sent to another edge.
     pub(super) movable: Option<Slot>,
     /// The headers of the answer.
@@ -53,17 +57,24 @@ pub(super) struct Opening {
 
 impl Opening {
     /// What may end the stream.
-    pub(super) const fn terms(&self) -> Terms {
+    pub(super) fn terms(&self) -> Terms {
         Terms {
             movable: self.movable,
             ages: true,
+            lease: self.lease.clone(),
         }
+    }
+
+    /// Whether it begins with what was published before.
+    pub(super) const fn replays(&self) -> bool {
+        !begins_now(&self.follow.start)
     }
 }
 
 /// How requests are answered. Pure but for the jitter of those who are shed.
 #[derive(Debug)]
 pub(super) struct Rules {
+    auth: Arc<Auth>,
     cors: Cors,
     hosts: Hosts,
     is_encrypted: bool,
@@ -72,8 +83,9 @@ pub(super) struct Rules {
 
 impl Rules {
     /// `is_encrypted`: whether all connections are.
-    pub(super) fn new(settings: &Settings, is_encrypted: bool) -> Self {
+    pub(super) fn new(settings: &Settings, auth: Arc<Auth>, is_encrypted: bool) -> Self {
         Self {
+            auth,
             cors: Cors::new(settings.cors_origins.clone()),
             hosts: settings.hosts.clone(),
             is_encrypted,
@@ -81,14 +93,24 @@ impl Rules {
         }
     }
 
-    /// Decides.
-    pub(super) fn answer<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Answer {
+    /// Decides. `over` counts the request as an attempt and tells which limit it is over; it is asked before a token is looked at, since
+    /// that is what costs: so whoever floods a node with bad tokens is shed for less than they pay.
+    pub(super) fn answer<B>(
+        &self,
+        request: &Request<B>,
+        routes: &Routes,
+        over: impl FnOnce() -> Option<Over>,
+        now: UnixMillis,
+    ) -> Answer {
         let (mut answer, host) = match self.hosts.check(request) {
-            Ok(host) => (self.decide(request, routes, now), host),
+            Ok(host) => (
+                self.decide(request, routes, over, now).unwrap_or_else(Answer::Whole),
+                host,
+            ),
             Err(refused) => (Answer::Whole(refused.problem().into_response()), None),
         };
         let headers = match &mut answer {
-            Answer::Whole(response) => response.headers_mut(),
+            Answer::Whole(response) | Answer::Shed(response, _) => response.headers_mut(),
             Answer::Stream(opening) => &mut opening.headers,
         };
         gate::harden(headers);
@@ -101,58 +123,119 @@ impl Rules {
 
     /// The answer to a stream that there is no room for: it comes back later.
     pub(super) fn shed(&self, opening: Opening) -> Response<Bytes> {
-        let mut response = Response::new(frame::retry(stay_away()));
-        *response.headers_mut() = opening.headers;
-        response
+        come_back(opening.headers, stay_away())
     }
 
-    fn decide<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Answer {
+    fn decide<B>(
+        &self,
+        request: &Request<B>,
+        routes: &Routes,
+        over: impl FnOnce() -> Option<Over>,
+        now: UnixMillis,
+    ) -> Result<Answer, Response<Bytes>> {
         let path = request.uri().path();
         if path != EVENTS && path != ROUTE {
-            let problem = Problem::new(
-                StatusCode::NOT_FOUND,
-                format!("there is nothing here; streams are at {EVENTS}"),
-            );
-            return Answer::Whole(problem.into_response());
+            let detail = format!("there is nothing here; streams are at {EVENTS}");
+            return Err(Problem::new(StatusCode::NOT_FOUND, detail).into_response());
         }
         if !cors::is_allowed(request.method()) {
             let detail = format!("{} is not for streams; publishing is on another port", request.method());
             let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
             response.headers_mut().insert(header::ALLOW, cors::ALLOWED_METHODS);
-            return Answer::Whole(response);
+            return Err(response);
         }
         if request.method() == Method::OPTIONS {
-            return Answer::Whole(self.cors.preflight(request.headers()));
+            return Err(self.cors.preflight(request.headers()));
         }
         let query = request.uri().query().unwrap_or_default();
+        let over = over();
         if path == ROUTE {
-            return Answer::Whole(route(query, routes));
+            // It is no trouble to one that is over another limit, and may tell it where there is room.
+            if let Some(over @ Over::Attempts) = over {
+                return Err(too_many(over));
+            }
+            return Err(self.route(request.headers(), query, routes, now)?);
         }
-        let last_event_id = last_event_id(request.headers());
-        let wanted = match StreamRequest::parse(query, last_event_id.as_deref(), self.topics_per_stream, now) {
-            Ok(wanted) => wanted,
-            Err(error) => return Answer::Whole(wrong(&error)),
+        if let Some(over) = over {
+            return Ok(Answer::Shed(come_back(stream_headers(), stay_away()), over.into()));
+        }
+        let is_get = request.method() == Method::GET;
+        let subscriber = match caller::of_stream(&self.auth, request.headers(), query, now) {
+            Ok(subscriber) => subscriber,
+            // A browser would take any other status as final.
+            Err(Denied::KeyPending { retry_after }) if is_get => {
+                let response = come_back(stream_headers(), come_back_after(retry_after));
+                return Ok(Answer::Shed(response, Shed::KeyPending));
+            }
+            Err(denied) => return Err(denied.into_response()),
         };
+        let last_event_id = last_event_id(request.headers());
+        let wanted = StreamRequest::parse(query, last_event_id.as_deref(), self.topics_per_stream, now)
+            .map_err(|error| wrong(&error))?;
+        let wanted = self.of(wanted, &subscriber)?;
         let slot = wanted.routing_topic().map(|topic| routes.slot(topic));
-        let movable = slot.filter(|_| wanted.redirect);
+        let movable = slot.filter(|_| wanted.is_movable());
         if let Some(slot) = movable
             && let Some(location) = routes.redirect(slot, request.uri(), wanted.redirected, now)
         {
-            return Answer::Whole(redirect(location));
+            return Err(redirect(location));
         }
         let headers = stream_headers();
-        if request.method() == Method::HEAD {
+        if !is_get {
             let mut response = Response::new(Bytes::new());
             *response.headers_mut() = headers;
-            return Answer::Whole(response);
+            return Err(response);
         }
-        Answer::Stream(Opening {
+        Ok(Answer::Stream(Opening {
             follow: wanted.follow,
             user: wanted.user,
+            lease: subscriber.lease().cloned(),
             movable,
             headers,
-        })
+        }))
     }
+
+    /// What this caller wants, if they may have it.
+    fn of(&self, mut wanted: StreamRequest, subscriber: &Subscriber) -> Result<StreamRequest, Response<Bytes>> {
+        let claimed = wanted.user.take();
+        let user = caller::user(&self.auth, subscriber, claimed).map_err(Denied::into_response)?;
+        let wanted = wanted.of(user).map_err(|error| wrong(&error))?;
+        caller::may_follow(subscriber, &wanted.follow.topics).map_err(Denied::into_response)?;
+        Ok(wanted)
+    }
+
+    /// Which edge streams belong on: told to those who could have the stream.
+    fn route(
+        &self,
+        headers: &HeaderMap,
+        query: &str,
+        routes: &Routes,
+        now: UnixMillis,
+    ) -> Result<Response<Bytes>, Response<Bytes>> {
+        let subscriber = caller::of_stream(&self.auth, headers, query, now).map_err(Denied::into_response)?;
+        let claimed = claimed_user(query).map_err(|error| wrong(&error))?;
+        let user = caller::user(&self.auth, &subscriber, claimed).map_err(Denied::into_response)?;
+        let topic = match user {
+            Some(user) => user.inbox().clone(),
+            None => first_topic(query).map_err(|error| wrong(&error))?,
+        };
+        caller::may_follow(&subscriber, std::slice::from_ref(&topic)).map_err(Denied::into_response)?;
+        Ok(place(routes, &topic))
+    }
+}
+
+/// Asks a client to come back later, in the only way that browsers understand.
+fn come_back(headers: HeaderMap, after: Duration) -> Response<Bytes> {
+    let mut response = Response::new(frame::retry(after));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer to who asks too often for what is no stream.
+fn too_many(over: Over) -> Response<Bytes> {
+    let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, over.to_string());
+    problem.retry_after = Some(Duration::from_secs(1));
+    problem.into_response()
 }
 
 /// The answer to a request that makes no sense.
@@ -162,13 +245,9 @@ fn wrong(error: &RequestError) -> Response<Bytes> {
         .into_response()
 }
 
-/// Which edge streams belong on.
-fn route(query: &str, routes: &Routes) -> Response<Bytes> {
-    let topic = match routing_topic(query) {
-        Ok(topic) => topic,
-        Err(error) => return wrong(&error),
-    };
-    let Some(answer) = routes.answer(routes.slot(&topic)) else {
+/// Which edge streams of this topic belong on.
+fn place(routes: &Routes, topic: &Topic) -> Response<Bytes> {
+    let Some(answer) = routes.answer(routes.slot(topic)) else {
         let detail = "no edge is known to have this slot: ask again, or connect to any";
         let mut problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         problem.retry_after = Some(NO_OWNER_RETRY);
@@ -209,6 +288,9 @@ pub(super) enum Shed {
     /// The node is going away.
     #[error("this node is draining")]
     Draining,
+    /// Whether the caller's token is good is not known yet.
+    #[error("the key of the caller's token is being asked for")]
+    KeyPending,
 }
 
 #[cfg(test)]
@@ -216,18 +298,16 @@ mod tests {
     use super::*;
     use crate::{
         edge::route::{Sight, tests::two},
-        model::{Layout, Origin, Topic},
+        model::{Layout, Origin},
     };
 
     fn rules() -> Rules {
-        Rules::new(
-            &Settings {
-                cors_origins: vec![Origin::parse("https://app.example").expect("an origin")],
-                topics_per_stream: 2,
-                ..Settings::default()
-            },
-            false,
-        )
+        let settings = Settings {
+            cors_origins: vec![Origin::parse("https://app.example").expect("an origin")],
+            topics_per_stream: 2,
+            ..Settings::default()
+        };
+        Rules::new(&settings, Arc::new(Auth::open()), false)
     }
 
     fn answer(method: &str, uri: &str) -> Answer {
@@ -238,13 +318,13 @@ mod tests {
             .header("origin", "https://app.example")
             .body(())
             .expect("a request");
-        rules().answer(&request, &two(Sight::Clear), UnixMillis(0))
+        rules().answer(&request, &two(Sight::Clear), || None, UnixMillis(0))
     }
 
     fn whole(method: &str, uri: &str) -> Response<Bytes> {
         match answer(method, uri) {
             Answer::Whole(response) => response,
-            Answer::Stream(opening) => panic!("{method} {uri} opens {opening:?}"),
+            other => panic!("{method} {uri}: {other:?}"),
         }
     }
 
@@ -338,7 +418,7 @@ mod tests {
             .header("host", "test")
             .body(())
             .expect("a request");
-        let Answer::Whole(response) = rules().answer(&request, &routes, UnixMillis(0)) else {
+        let Answer::Whole(response) = rules().answer(&request, &routes, || None, UnixMillis(0)) else {
             panic!("a stream");
         };
         assert_eq!(

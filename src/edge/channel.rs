@@ -23,6 +23,7 @@ pub(super) fn channel<T>(bound: usize) -> (Sender<T>, Receiver<T>) {
             queued: 0,
             refused: false,
             ended: false,
+            cut: false,
             abandoned: false,
             receiver: None,
             sender: None,
@@ -43,6 +44,8 @@ struct State<T> {
     refused: bool,
     /// Nothing more will be sent.
     ended: bool,
+    /// What was waiting was dropped: the sender waits for nothing any more.
+    cut: bool,
     /// Nobody receives any more.
     abandoned: bool,
     receiver: Option<Waker>,
@@ -93,6 +96,28 @@ impl<T> Sender<T> {
         idle
     }
 
+    /// Sends an item that counts as nothing, however much is waiting; nothing after the end.
+    pub(super) fn note(&self, item: T) {
+        let mut state = self.0.lock();
+        if !state.ended && !state.abandoned {
+            state.push(item, 0);
+        }
+    }
+
+    /// Ends the stream with this item in place of all that is waiting. Whether anybody takes it is of no interest to the sender.
+    pub(super) fn cut(&self, last: T) {
+        let mut state = self.0.lock();
+        if !state.abandoned {
+            state.queue = VecDeque::new();
+            state.queued = 0;
+            state.push(last, 0);
+        }
+        (state.ended, state.cut) = (true, true);
+        if let Some(waker) = state.sender.take() {
+            waker.wake();
+        }
+    }
+
     /// Ends the stream, after what is waiting and a last item.
     pub(super) fn end(&self, last: T) {
         let mut state = self.0.lock();
@@ -106,7 +131,7 @@ impl<T> Sender<T> {
     pub(super) fn turn(&self) -> impl Future<Output = Turn> + '_ {
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
-            if state.abandoned || (state.ended && state.queue.is_empty()) {
+            if state.abandoned || state.cut || (state.ended && state.queue.is_empty()) {
                 return Poll::Ready(Turn::Closed);
             }
             if state.refused && state.queue.is_empty() {
@@ -242,6 +267,20 @@ mod tests {
         assert_eq!(sender.offer('b', 1_000), Offer::Taken);
         drop(sender);
         assert_eq!(receiver.collect::<String>().now_or_never().as_deref(), Some("ab"));
+    }
+
+    #[test]
+    fn a_cut_drops_what_is_waiting_and_lets_the_sender_go() {
+        let (sender, receiver) = channel(10);
+        assert_eq!(sender.offer('a', 10), Offer::Taken);
+        assert_eq!(sender.offer('b', 10), Offer::Full);
+        sender.note('n');
+        sender.end('y');
+        assert_eq!(sender.turn().now_or_never(), None);
+        sender.cut('z');
+        assert_eq!(sender.turn().now_or_never(), Some(Turn::Closed));
+        sender.note('o');
+        assert_eq!(receiver.collect::<String>().now_or_never().as_deref(), Some("z"));
     }
 
     #[tokio::test]

@@ -11,6 +11,9 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// What a page may send along: a cursor, a token, and what fetch-based clients add by themselves.
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static("last-event-id, authorization, cache-control");
 
+/// What a page may read of the answer's headers, beside what it always may: what a refusal says.
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("www-authenticate, retry-after");
+
 /// What can be asked of a stream's address.
 pub(super) const ALLOWED_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
@@ -39,6 +42,9 @@ impl Cors {
                 header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
                 HeaderValue::from_static("true"),
             );
+            if answer.contains_key(header::WWW_AUTHENTICATE) || answer.contains_key(header::RETRY_AFTER) {
+                answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+            }
         }
     }
 

@@ -5,6 +5,8 @@
 //! - Lines end with LF alone. CR, LF and CRLF inside a payload each end a `data:` line, so that no payload can forge a field.
 //! - `id:` comes first, then `event:`, then one `data:` line per line of the payload (at least one), then the blank line.
 //! - What is left of an event without its id line is the same for everyone: it is rendered once, by [`Event::rendered`], and shared.
+//! - What this service says itself is in events whose names begin with `tidings.`: `tidings.gap`, with an id, since it moves the cursor, and
+//!   `tidings.token_expiring`, without one, since it does not.
 //! - Heartbeats and `retry:` are single lines without a blank one after them, which some clients would take for an empty event.
 //!
 //! Over HTTP/1.1 each of these is a chunk of its own, so that whoever reads whole chunks has each at once ([`Coding`]).
@@ -127,7 +129,8 @@ impl Coding {
         end.freeze()
     }
 
-    fn put(self, whole: &mut BytesMut, body: &[u8]) {
+    /// Adds a body as a chunk of its own.
+    pub(super) fn put(self, whole: &mut BytesMut, body: &[u8]) {
         whole.put_slice(&self.front(&[], body.len()));
         whole.put_slice(body);
         whole.put_slice(self.back());
@@ -137,6 +140,15 @@ impl Coding {
 /// How long the client is to wait before it comes back.
 pub(super) fn retry(after: Duration) -> Bytes {
     Bytes::from(format!("retry: {}\n", after.as_millis()))
+}
+
+/// Word that the caller's token is over so soon: time to get another. Without an id, so that the cursor stays what it was: a control event,
+/// which is in no log and is never sent again.
+pub(super) fn expiring(left: Duration) -> Bytes {
+    let left = left.as_millis();
+    Bytes::from(format!(
+        "event: tidings.token_expiring\ndata: {{\"expires_in_ms\":{left}}}\n\n"
+    ))
 }
 
 /// What a stream begins with, so that it is known to be open before there is any event.

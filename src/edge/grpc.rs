@@ -9,18 +9,23 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
-    EdgeHandle,
+    EdgeHandle, caller,
+    carrier::{Cause, End},
     channel::{Sender, channel},
-    limits::{ConnectionPermit, Over, stay_away},
+    limits::{Over, Permits, stay_away},
     relay::{Relay, Wire},
     request::resume,
-    streams::Terms,
+    streams::{Terms, begins_now},
     worker::Worker,
 };
 use crate::{
+    auth::Denied,
     hub::{Delivery, Follow, GapReason, Start},
     model::{Topic, UnixMillis},
 };
+
+/// The domain of every `google.rpc.ErrorInfo` of this service.
+const DOMAIN: &str = "tidings";
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -48,14 +53,28 @@ impl Subscriber for SubscriberService {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let peer = request.remote_addr().map(|address| address.ip());
         let edge = &self.edge;
-        let follow = follow(
-            request.into_inner(),
-            edge.settings().topics_per_stream,
-            UnixMillis::now(),
-        )?;
-        let permit = edge.limits().admit(peer, std::time::Instant::now()).map_err(over)?;
+        // Counted before the token is looked at, since that is what costs.
+        edge.limits().attempt(peer, std::time::Instant::now()).map_err(over)?;
+        let now = UnixMillis::now();
+        let subscriber = caller::of_call(edge.auth(), request.metadata().as_ref(), now).map_err(denied)?;
+        let follow = follow(request.into_inner(), edge.settings().topics_per_stream, now)?;
+        caller::may_follow(&subscriber, &follow.topics).map_err(denied)?;
+        let connection = edge.limits().room(peer).map_err(over)?;
+        let user = subscriber
+            .user()
+            .map(|user| edge.limits().user(user, !begins_now(&follow.start)));
+        let permits = Permits::new(connection, user.transpose().map_err(over)?);
+        let terms = Terms {
+            lease: subscriber.lease().cloned(),
+            ..Terms::default()
+        };
         let (sender, receiver) = channel(edge.settings().send_queue);
-        let bridge = Bridge { follow, sender, permit };
+        let bridge = Bridge {
+            follow,
+            terms,
+            sender,
+            permits,
+        };
         edge.bridge(bridge).await.map_err(|NoWorker| draining(stay_away()))?;
         // Should the worker go without a word, the stream ends like one that was drained.
         let end = stream::once(async { Err(draining(stay_away())) });
@@ -70,18 +89,19 @@ pub(super) struct NoWorker;
 /// A stream on its way to a worker.
 pub(super) struct Bridge {
     follow: Follow,
+    terms: Terms,
     sender: Sender<Message>,
-    permit: ConnectionPermit,
+    permits: Permits,
 }
 
 impl Bridge {
     /// Opens the stream on the worker where it arrived.
     pub(super) fn open(self, worker: &std::rc::Rc<Worker>) {
         if worker.is_draining() {
-            self.sender.end(Messages::end(stay_away()));
+            self.sender.end(Messages::end(End::later()));
         } else {
             // Becoming level is a message of its own: there is nothing to begin with.
-            Relay::<Messages, _>::open(worker, self.sender, None, (self.follow, Terms::default()), self.permit);
+            Relay::<Messages, _>::open(worker, self.sender, None, (self.follow, self.terms), (self.permits, ()));
         }
     }
 }
@@ -90,6 +110,10 @@ fn follow(request: v1::SubscribeRequest, max_topics: usize, now: UnixMillis) -> 
     let mut topics: Vec<Topic> = Vec::new();
     for (index, text) in request.topics.iter().enumerate() {
         let topic = Topic::parse(text).map_err(|cause| invalid(format!("topics[{index}]"), cause.to_string()))?;
+        if topic.is_reserved() {
+            let detail = "topics that begin with `tidings.` are this service's own and cannot be followed";
+            return Err(invalid(format!("topics[{index}]"), detail));
+        }
         if !topics.contains(&topic) {
             topics.push(topic);
         }
@@ -120,6 +144,16 @@ fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Status {
 fn over(over: Over) -> Status {
     let details = ErrorDetails::with_retry_info(Some(stay_away()));
     Status::with_error_details(Code::ResourceExhausted, over.to_string(), details)
+}
+
+/// The status of a denial: with its label, and when to try again if that may help.
+fn denied(denied: Denied) -> Status {
+    let verdict = denied.verdict();
+    let mut details = ErrorDetails::with_error_info(verdict.label.to_uppercase(), DOMAIN, []);
+    if let Some(after) = denied.retry_after() {
+        details.set_retry_info(Some(after));
+    }
+    Status::with_error_details(verdict.code, denied.to_string(), details)
 }
 
 fn draining(come_back_after: Duration) -> Status {
@@ -179,8 +213,20 @@ impl Wire for Messages {
         None
     }
 
-    fn end(come_back_after: Duration) -> Message {
-        Err(draining(come_back_after))
+    fn expiring(left: Duration) -> Message {
+        let expires_in_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        Ok(v1::SubscribeResponse {
+            cursor: String::new(),
+            message: Some(subscribe_response::Message::Expiring(v1::Expiring { expires_in_ms })),
+        })
+    }
+
+    fn end(end: End) -> Message {
+        Err(match end.cause {
+            Cause::Leave => draining(end.come_back_after),
+            Cause::Expired => denied(Denied::Expired),
+            Cause::Revoked => denied(Denied::Revoked),
+        })
     }
 }
 
@@ -221,6 +267,7 @@ mod tests {
         for (topics, field) in [
             (&[][..], "topics"),
             (&["a", "b c"], "topics[1]"),
+            (&["a", "tidings.revocations"], "topics[1]"),
             (&["a", "b", "c", "d"], "topics"),
         ] {
             let status = follow(request(topics, "", None), 3, UnixMillis(0)).expect_err("wrong");

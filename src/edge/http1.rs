@@ -28,10 +28,10 @@ use tracing::debug;
 
 use super::{
     Settings,
-    answer::{Answer, Opening, Shed},
+    answer::{Answer, Opening},
     frame::{self, Coding},
     http::{Connection, Io},
-    limits::{Over, UserPermit, come_back_after},
+    limits::{Over, Permits, UserPermit, come_back_after},
     socket::Socket,
     worker::Worker,
 };
@@ -94,7 +94,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
                 socket,
                 (head, coding),
                 (opening.follow, terms),
-                (connection.permit, user),
+                Permits::new(connection.permit, user),
             );
         }
         None => close(socket).await,
@@ -138,7 +138,7 @@ pub(super) struct Desk {
     over: Option<Over>,
     /// Whether there was any request yet.
     is_asked: Rc<Cell<bool>>,
-    /// Whether there was no stream yet.
+    /// Whether nothing was asked for yet that counts as an attempt.
     is_first: Cell<bool>,
 }
 
@@ -161,34 +161,37 @@ impl Desk {
     pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Bytes>, Admitted> {
         self.is_asked.set(true);
         let rules = &self.worker.rules;
-        let mut response = match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => response,
-            Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(user) => return Err((opening, user, request.version())),
-                Err(reason) => {
-                    debug!(peer = %self.peer, %reason, "a stream is shed");
-                    let mut response = rules.shed(opening);
+        let answered = rules.answer(request, &self.worker.routes(), || self.over(), UnixMillis::now());
+        let (mut response, reason) = match answered {
+            Answer::Whole(mut response) => {
+                // One that is over a limit makes room for the next to be told so.
+                if self.over.is_some() {
                     close_after(&mut response);
-                    response
                 }
+                return Ok(response);
+            }
+            Answer::Shed(response, reason) => (response, reason),
+            Answer::Stream(opening) => match self.worker.admit(&opening) {
+                Ok(user) => return Err((opening, user, request.version())),
+                Err(reason) => (rules.shed(opening), reason),
             },
         };
-        // One that is over a limit makes room for the next to be told so.
-        if self.over.is_some() {
-            close_after(&mut response);
-        }
+        debug!(peer = %self.peer, %reason, "a stream is shed");
+        close_after(&mut response);
         Ok(response)
     }
 
-    fn admit(&self, opening: &Opening) -> Result<Option<UserPermit>, Shed> {
-        if let Some(over) = self.over {
-            return Err(over.into());
-        }
+    /// The limit that a request is over.
+    fn over(&self) -> Option<Over> {
         // The first was counted with the connection.
-        if !self.is_first.replace(false) {
-            self.worker.limits.attempt(Some(self.peer), std::time::Instant::now())?;
-        }
-        self.worker.admit(opening)
+        self.over.or_else(|| match self.is_first.replace(false) {
+            true => None,
+            false => self
+                .worker
+                .limits
+                .attempt(Some(self.peer), std::time::Instant::now())
+                .err(),
+        })
     }
 }
 

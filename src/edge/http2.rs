@@ -21,7 +21,7 @@ use tracing::debug;
 use super::{
     answer::{Answer, Opening, Shed},
     http::Connection,
-    limits::{ConnectionPermit, Over, UserPermit},
+    limits::{Over, Permits},
     streamed::{self, Body},
     streams::aged,
     worker::Worker,
@@ -153,32 +153,36 @@ impl Service<Request<Incoming>> for Desk {
 impl Desk {
     fn answer(&self, request: &Request<Incoming>) -> LocalBoxFuture<'static, Response<Body>> {
         let rules = &self.worker.rules;
-        match rules.answer(request, &self.worker.routes(), UnixMillis::now()) {
-            Answer::Whole(response) => streamed::whole(response),
+        let (response, reason) = match rules.answer(request, &self.worker.routes(), || self.over(), UnixMillis::now()) {
+            Answer::Whole(response) => return streamed::whole(response),
+            Answer::Shed(response, reason) => (response, reason),
             Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(permits) => self.open(opening, permits),
-                Err(reason) => {
-                    debug!(peer = %self.peer, %reason, "a stream is shed");
-                    streamed::whole(rules.shed(opening))
-                }
+                Ok(permits) => return self.open(opening, permits),
+                Err(reason) => (rules.shed(opening), reason),
             },
-        }
+        };
+        debug!(peer = %self.peer, %reason, "a stream is shed");
+        streamed::whole(response)
     }
 
-    fn admit(&self, opening: &Opening) -> Result<(ConnectionPermit, Option<UserPermit>), Shed> {
-        if let Some(over) = self.over {
-            return Err(over.into());
-        }
-        let connection = self.worker.limits.admit(Some(self.peer), std::time::Instant::now())?;
-        Ok((connection, self.worker.admit(opening)?))
+    /// The limit that a request is over.
+    fn over(&self) -> Option<Over> {
+        let attempt = || {
+            self.worker
+                .limits
+                .attempt(Some(self.peer), std::time::Instant::now())
+                .err()
+        };
+        self.over.or_else(attempt)
     }
 
-    fn open(
-        &self,
-        opening: Opening,
-        permits: (ConnectionPermit, Option<UserPermit>),
-    ) -> LocalBoxFuture<'static, Response<Body>> {
-        let permits = (permits, Rc::clone(&self.open), self.place.used());
-        streamed::open(&self.worker, opening, permits).boxed_local()
+    fn admit(&self, opening: &Opening) -> Result<Permits, Shed> {
+        let connection = self.worker.limits.room(Some(self.peer))?;
+        Ok(Permits::new(connection, self.worker.admit(opening)?))
+    }
+
+    fn open(&self, opening: Opening, permits: Permits) -> LocalBoxFuture<'static, Response<Body>> {
+        let open = (Rc::clone(&self.open), self.place.used());
+        streamed::open(&self.worker, opening, permits, open).boxed_local()
     }
 }

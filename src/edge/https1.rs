@@ -23,6 +23,7 @@ use tracing::debug;
 use super::{
     http::Connection,
     http1::{Desk, close, close_after, hyper},
+    limits::Permits,
     streamed::{self, Body},
     worker::Worker,
 };
@@ -73,7 +74,7 @@ impl Service<Request<Incoming>> for Answering {
         let answered = match self.desk.answer(&request) {
             Ok(response) => streamed::whole(response),
             Err((opening, user, _)) => {
-                let opened = streamed::open(&self.worker, opening, (user, self.place.used()));
+                let opened = streamed::open(&self.worker, opening, Permits::of_user(user), self.place.used());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
                     close_after(&mut response);

@@ -7,6 +7,7 @@ mod attempts;
 mod files;
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     hash::Hash,
     net::IpAddr,
@@ -31,6 +32,8 @@ pub struct Settings {
     pub pending_connections: usize,
     /// Streams of one user.
     pub connections_per_user: usize,
+    /// Streams of one user that catch up at the same time: that read what was published before they came.
+    pub replays_per_user: usize,
     /// Connections of one peer address (of an IPv6 peer: its /64 network).
     pub connections_per_address: usize,
     /// Attempts to connect, per second and peer address.
@@ -47,7 +50,15 @@ pub struct Limits {
     shedding: AtomicUsize,
     addresses: Mutex<HashMap<Address, usize>>,
     attempts: Mutex<Attempts>,
-    users: Mutex<HashMap<Topic, usize>>,
+    users: Mutex<HashMap<Topic, Use>>,
+}
+
+/// What one user has.
+#[derive(Debug, Clone, Copy, Default)]
+struct Use {
+    streams: usize,
+    /// Those of them that catch up.
+    replays: usize,
 }
 
 /// A peer as the limits see it.
@@ -82,6 +93,9 @@ pub enum Over {
     /// Streams of one user.
     #[error("this user has all the streams they may have")]
     User,
+    /// Streams of one user that catch up.
+    #[error("as many streams of this user are catching up as may at the same time")]
+    Replays,
 }
 
 /// What becomes of a connection.
@@ -126,6 +140,11 @@ impl Limits {
     /// A connection that is served, or the limit that it is over.
     pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>, now: Instant) -> Result<ConnectionPermit, Over> {
         self.attempt(peer, now)?;
+        self.room(peer)
+    }
+
+    /// The same, of one whose attempt was counted already.
+    pub(super) fn room(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<ConnectionPermit, Over> {
         if !take(&self.open, self.settings.connections) {
             return Err(Over::Connections);
         }
@@ -152,15 +171,23 @@ impl Limits {
         }
     }
 
-    /// A user opens a stream.
-    pub(super) fn user(self: &Arc<Self>, user: &User) -> Result<UserPermit, Over> {
-        let inbox = user.inbox().clone();
-        if !count(&mut lock(&self.users), &inbox, self.settings.connections_per_user) {
+    /// A user opens a stream, and reads what was published before if it `replays`.
+    pub(super) fn user(self: &Arc<Self>, user: &User, replays: bool) -> Result<UserPermit, Over> {
+        let mut users = lock(&self.users);
+        let had = users.get(user.inbox()).copied().unwrap_or_default();
+        if had.streams >= self.settings.connections_per_user {
             return Err(Over::User);
         }
+        if replays && had.replays >= self.settings.replays_per_user {
+            return Err(Over::Replays);
+        }
+        let has = users.entry(user.inbox().clone()).or_default();
+        has.streams += 1;
+        has.replays += usize::from(replays);
         Ok(UserPermit {
             limits: Arc::clone(self),
-            inbox,
+            inbox: user.inbox().clone(),
+            replays: Cell::new(replays),
         })
     }
 
@@ -217,11 +244,64 @@ impl Drop for ConnectionPermit {
 pub(super) struct UserPermit {
     limits: Arc<Limits>,
     inbox: Topic,
+    /// It still counts as one that catches up.
+    replays: Cell<bool>,
+}
+
+impl UserPermit {
+    /// The stream is level: another one may catch up.
+    pub(super) fn level(&self) {
+        if self.replays.take()
+            && let Some(has) = lock(&self.limits.users).get_mut(&self.inbox)
+        {
+            has.replays -= 1;
+        }
+    }
 }
 
 impl Drop for UserPermit {
     fn drop(&mut self) {
-        uncount(&mut lock(&self.limits.users), &self.inbox);
+        self.level();
+        let mut users = lock(&self.limits.users);
+        if let Some(has) = users.get_mut(&self.inbox) {
+            has.streams -= 1;
+            if has.streams == 0 {
+                users.remove(&self.inbox);
+            }
+        }
+    }
+}
+
+/// What a stream holds for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Permits {
+    /// Nothing: somebody else holds it.
+    _connection: Option<ConnectionPermit>,
+    user: Option<UserPermit>,
+}
+
+impl Permits {
+    /// A connection's share, and its user's if it has one.
+    pub(super) const fn new(connection: ConnectionPermit, user: Option<UserPermit>) -> Self {
+        Self {
+            _connection: Some(connection),
+            user,
+        }
+    }
+
+    /// The share of its user alone, if it has one; its connection's is held by the connection.
+    pub(super) const fn of_user(user: Option<UserPermit>) -> Self {
+        Self {
+            _connection: None,
+            user,
+        }
+    }
+
+    /// The stream has caught up.
+    pub(super) fn level(&self) {
+        if let Some(user) = &self.user {
+            user.level();
+        }
     }
 }
 
@@ -269,6 +349,7 @@ mod tests {
             connections: 100,
             pending_connections: 100,
             connections_per_user: 2,
+            replays_per_user: 1,
             connections_per_address: 3,
             attempts_per_second_per_address: 1_000,
             exempt_loopback: true,
@@ -347,11 +428,33 @@ mod tests {
             User::unverified("1").expect("valid"),
             User::unverified("2").expect("valid"),
         );
-        let held = [limits.user(&one).expect("room"), limits.user(&one).expect("room")];
-        assert_eq!(limits.user(&one).err(), Some(Over::User));
-        assert!(limits.user(&two).is_ok());
+        let stream = |user, replays| limits.user(user, replays);
+        let held = [stream(&one, false).expect("room"), stream(&one, false).expect("room")];
+        assert_eq!(stream(&one, false).err(), Some(Over::User));
+        assert!(stream(&two, false).is_ok());
         drop(held);
-        assert!(limits.user(&one).is_ok());
+        assert!(stream(&one, false).is_ok());
+        assert!(lock(&limits.users).is_empty());
+    }
+
+    #[test]
+    fn a_user_catches_up_with_so_many_streams_at_a_time() {
+        let limits = limits(|settings| settings.connections_per_user = 10);
+        let (one, two) = (
+            User::unverified("1").expect("valid"),
+            User::unverified("2").expect("valid"),
+        );
+        let first = limits.user(&one, true).expect("room");
+        assert_eq!(limits.user(&one, true).err(), Some(Over::Replays));
+        assert!(limits.user(&one, false).is_ok() && limits.user(&two, true).is_ok());
+        // Level, and only once; then by its end.
+        first.level();
+        first.level();
+        let second = limits.user(&one, true).expect("room");
+        assert_eq!(limits.user(&one, true).err(), Some(Over::Replays));
+        drop(first);
+        assert_eq!(limits.user(&one, true).err(), Some(Over::Replays));
+        drop(second);
         assert!(lock(&limits.users).is_empty());
     }
 

@@ -7,12 +7,15 @@
 //! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ───────────────────▶ socket ─┐
 //!                          └─ (TLS or h2c) ▶ http2, https1 ─▶ streamed ─▶ relay ─┼─▶ hub
 //!                             (tonic) ─▶ grpc ──────────────────────────▶ relay ─┘
-//! request, route, cors, answer: what is answered      frame: byte for byte      streams, wheel, moves: heartbeats and ends
+//! request, caller, route, cors, answer: what is answered      frame: byte for byte
+//! streams, wheel, moves, lease, sweep: heartbeats and ends    carrier: what each protocol does about them
 //! ```
 //!
 //! Build → bind → spawn → drain: [`Listeners::bind`], [`Edge::start`], [`EdgeHandle::drain`], [`EdgeHandle::stopped`].
 
 mod answer;
+mod caller;
+mod carrier;
 mod channel;
 mod cors;
 pub mod frame;
@@ -21,6 +24,7 @@ mod http;
 mod http1;
 mod http2;
 mod https1;
+mod lease;
 pub mod limits;
 mod listener;
 mod moves;
@@ -30,6 +34,7 @@ mod route;
 mod socket;
 mod streamed;
 mod streams;
+mod sweep;
 mod wheel;
 mod worker;
 
@@ -184,6 +189,7 @@ impl Edge {
         Ok(EdgeHandle(Arc::new(Inner {
             address,
             settings,
+            auth: self.auth,
             limits,
             total,
             drain,
@@ -240,6 +246,7 @@ pub struct EdgeHandle(Arc<Inner>);
 struct Inner {
     address: SocketAddr,
     settings: Arc<Settings>,
+    auth: Arc<Auth>,
     limits: Arc<Limits>,
     total: Arc<AtomicUsize>,
     drain: watch::Sender<Option<Duration>>,
@@ -299,6 +306,10 @@ impl EdgeHandle {
 
     fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     fn limits(&self) -> &Arc<Limits> {

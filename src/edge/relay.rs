@@ -8,9 +8,10 @@ use std::{
 };
 
 use super::{
+    carrier::{Carrier, End},
     channel::{Sender, Turn},
-    limits::stay_away,
-    streams::{Carrier, Terms, begins_now},
+    limits::Permits,
+    streams::{Terms, begins_now},
     wheel::Tick,
     worker::Worker,
 };
@@ -27,38 +28,43 @@ pub(super) trait Wire: 'static {
     /// Something that means nothing, if there is a need for that.
     fn heartbeat() -> Option<Self::Item>;
 
+    /// Word that the caller's token is over so soon.
+    fn expiring(left: Duration) -> Self::Item;
+
     /// The last that is sent when the stream is ended from here.
-    fn end(come_back_after: Duration) -> Self::Item;
+    fn end(end: End) -> Self::Item;
 }
 
-/// A stream. It holds `P`, its permits, for as long as it lives.
-pub(super) struct Relay<W: Wire, P> {
+/// A stream. It holds its permits, and `H`, for as long as it lives.
+pub(super) struct Relay<W: Wire, H> {
     sender: Sender<W::Item>,
     worker: Rc<Worker>,
     follower: OnceCell<FollowerId>,
     last_sent: Cell<Tick>,
-    /// The beginning, while it is held back.
-    beginning: Cell<Option<W::Item>>,
-    _permits: P,
+    /// The beginning, while it is held back, and what is to follow it at once.
+    beginning: Cell<Option<Vec<W::Item>>>,
+    permits: Permits,
+    _held: H,
     _wire: PhantomData<W>,
 }
 
-impl<W: Wire, P: 'static> Relay<W, P> {
+impl<W: Wire, H: 'static> Relay<W, H> {
     /// Opens a stream on a channel: follows, and sends its beginning as soon as the stream has its place.
     pub(super) fn open(
         worker: &Rc<Worker>,
         sender: Sender<W::Item>,
         beginning: Option<W::Item>,
         (follow, terms): (Follow, Terms),
-        permits: P,
+        (permits, held): (Permits, H),
     ) {
         let relay = Rc::new(Self {
             sender,
             worker: Rc::clone(worker),
             follower: OnceCell::new(),
             last_sent: Cell::new(worker.now()),
-            beginning: Cell::new(beginning),
-            _permits: permits,
+            beginning: Cell::new(beginning.map(|item| vec![item])),
+            permits,
+            _held: held,
             _wire: PhantomData,
         });
         let key = worker.enter(Rc::clone(&relay) as Rc<dyn Carrier>, terms);
@@ -82,16 +88,18 @@ impl<W: Wire, P: 'static> Relay<W, P> {
     }
 }
 
-impl<W: Wire, P> Carrier for Relay<W, P> {
+impl<W: Wire, H> Carrier for Relay<W, H> {
     fn last_sent(&self) -> Tick {
         self.last_sent.get()
     }
 
     fn begin(&self) {
-        if let Some(beginning) = self.beginning.take() {
-            // One that nobody receives is found out by the task.
-            let _ = self.sender.offer(beginning, 0);
-        }
+        // One that nobody receives is found out by the task.
+        self.beginning
+            .take()
+            .into_iter()
+            .flatten()
+            .for_each(|item| self.sender.note(item));
     }
 
     fn heartbeat(&self) {
@@ -103,13 +111,25 @@ impl<W: Wire, P> Carrier for Relay<W, P> {
         }
     }
 
-    fn end(&self, come_back_after: Duration) {
-        self.begin();
-        self.sender.end(W::end(come_back_after));
+    fn expiring(&self, left: Duration) {
+        let item = W::expiring(left);
+        match self.beginning.take() {
+            Some(mut beginning) => {
+                beginning.push(item);
+                self.beginning.set(Some(beginning));
+            }
+            None => self.sender.note(item),
+        }
     }
 
-    fn abandon(&self) {
-        self.end(stay_away());
+    fn end(&self, end: End) {
+        self.begin();
+        self.sender.end(W::end(end));
+    }
+
+    fn abandon(&self, end: End) {
+        self.beginning.take();
+        self.sender.cut(W::end(end));
         if let Some(&follower) = self.follower.get() {
             self.worker.hub.detach(follower);
         }
@@ -117,11 +137,14 @@ impl<W: Wire, P> Carrier for Relay<W, P> {
 }
 
 /// A stream's end of the hub. It never calls back: the task does.
-struct RelayOutlet<W: Wire, P>(Rc<Relay<W, P>>);
+struct RelayOutlet<W: Wire, H>(Rc<Relay<W, H>>);
 
-impl<W: Wire, P> Outlet for RelayOutlet<W, P> {
+impl<W: Wire, H> Outlet for RelayOutlet<W, H> {
     fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
         self.0.begin();
+        if matches!(delivery, Delivery::Level { .. }) {
+            self.0.permits.level();
+        }
         let Some((item, bytes)) = W::delivery(delivery) else {
             return Offer::Taken;
         };

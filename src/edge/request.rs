@@ -3,7 +3,8 @@
 //! | parameter | meaning |
 //! |---|---|
 //! | `topic` | a topic to follow; may be repeated |
-//! | `user` | who is asking (open mode: unverified); their inbox is followed too and does not count as a topic |
+//! | `user` | who is asking; their inbox is followed too and does not count as a topic. Believed in open mode alone: elsewhere it is the token's user or refused |
+//! | `token` | a token, for clients that cannot set a header; read by `auth` alone |
 //! | `last_event_id` | where to go on, for clients that cannot set the header first; the header wins |
 //! | `since` | where to begin without a cursor: a duration (`10m`) or `earliest` |
 //! | `redirect` | `1`: the client can be sent to the edge where the stream belongs |
@@ -19,13 +20,15 @@ use crate::{
     model::{Cursor, Topic, TopicError, UnixMillis},
 };
 
-/// A stream's request that makes sense.
+/// A stream's request that makes sense, as far as it can be told without knowing whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamRequest {
-    /// What to follow, and from where.
+    /// What to follow, and from where; without the inbox of who is asking until that is known, and so perhaps nothing.
     pub follow: Follow,
     /// Who is asking, if they say.
     pub user: Option<User>,
+    /// Whether the query holds a token: then it goes nowhere else.
+    pub has_token: bool,
     /// Whether the client can be sent elsewhere: only if it says so. A browser's EventSource would go there for ever.
     pub redirect: bool,
     /// When it was sent here, in seconds since 1970, if it was.
@@ -33,10 +36,34 @@ pub struct StreamRequest {
 }
 
 impl StreamRequest {
+    /// The same as the request of this user: their inbox is followed too.
+    ///
+    /// # Errors
+    /// If there is nothing to follow.
+    pub fn of(mut self, user: Option<User>) -> Result<Self, RequestError> {
+        let topics = &mut self.follow.topics;
+        if let Some(inbox) = user.as_ref().map(User::inbox)
+            && !topics.contains(inbox)
+        {
+            topics.push(inbox.clone());
+        }
+        if topics.is_empty() {
+            return Err(RequestError::NoTopic);
+        }
+        self.user = user;
+        Ok(self)
+    }
+
     /// The topic whose slot decides where the stream belongs.
     #[must_use]
     pub fn routing_topic(&self) -> Option<&Topic> {
         self.user.as_ref().map(User::inbox).or(self.follow.topics.first())
+    }
+
+    /// Whether the client can be sent elsewhere, by way of an address that holds the whole query: never with a token in it.
+    #[must_use]
+    pub const fn is_movable(&self) -> bool {
+        self.redirect && !self.has_token
     }
 
     /// Reads a request.
@@ -44,7 +71,7 @@ impl StreamRequest {
     /// `last_event_id` is the header's value as it came: UTF-8 if this service issued it, and [`Start::Unknown`] if it did not.
     ///
     /// # Errors
-    /// If a parameter is wrong, or there is nothing to follow.
+    /// If a parameter is wrong.
     pub fn parse(
         query: &str,
         last_event_id: Option<&[u8]>,
@@ -53,7 +80,7 @@ impl StreamRequest {
     ) -> Result<Self, RequestError> {
         let mut topics = Vec::new();
         let (mut user, mut cursor, mut since) = (None, None, None);
-        let (mut redirect, mut redirected) = (None, None);
+        let (mut redirect, mut redirected, mut has_token) = (None, None, false);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "topic" => add(&mut topics, &value, max_topics)?,
@@ -63,20 +90,11 @@ impl StreamRequest {
                 "since" => since = since.or(Some(value)),
                 "redirect" => redirect = redirect.or(Some(value)),
                 "redirected" => redirected = redirected.or(Some(value)),
+                "token" => has_token = true,
                 _ => {}
             }
         }
-        let user = user
-            .map(|id| User::unverified(&id).map_err(|cause| RequestError::User { cause }))
-            .transpose()?;
-        if let Some(inbox) = user.as_ref().map(User::inbox)
-            && !topics.contains(inbox)
-        {
-            topics.push(inbox.clone());
-        }
-        if topics.is_empty() {
-            return Err(RequestError::NoTopic);
-        }
+        let user = user.map(|id| read_user(&id)).transpose()?;
         let since = since.map(|text| begin(&text, now)).transpose()?;
         let start = resume(last_event_id)
             .or_else(|| resume(cursor.as_deref().map(str::as_bytes)))
@@ -85,38 +103,53 @@ impl StreamRequest {
         Ok(Self {
             follow: Follow { topics, start },
             user,
+            has_token,
             redirect: redirect.as_deref() == Some("1"),
             redirected: redirected.and_then(|seconds| seconds.parse().ok()),
         })
     }
 }
 
-/// Whose place is asked for, `user=42` or `topic=orders`: the topic whose slot it is.
+/// Who says they ask, of `user=42`: the first counts, as in [`StreamRequest::parse`].
 ///
 /// # Errors
-/// If there is neither, or what there is makes no sense.
-pub(super) fn routing_topic(query: &str) -> Result<Topic, RequestError> {
-    let of = |wanted: &str| {
-        form_urlencoded::parse(query.as_bytes())
-            .find(|(name, _)| name == wanted)
-            .map(|(_, value)| value)
-    };
-    if let Some(id) = of("user") {
-        let user = User::unverified(&id).map_err(|cause| RequestError::User { cause })?;
-        return Ok(user.inbox().clone());
-    }
-    let text = of("topic").ok_or(RequestError::NoPlace)?;
-    Topic::parse(&text).map_err(|cause| RequestError::Topic {
-        text: excerpt(&text),
-        cause,
-    })
+/// If it makes no sense.
+pub(super) fn claimed_user(query: &str) -> Result<Option<User>, RequestError> {
+    first(query, "user").map(|id| read_user(&id)).transpose()
 }
 
-fn add(topics: &mut Vec<Topic>, text: &str, max_topics: usize) -> Result<(), RequestError> {
+/// The first topic, of `topic=orders&topic=news`.
+///
+/// # Errors
+/// If there is none, or it makes no sense.
+pub(super) fn first_topic(query: &str) -> Result<Topic, RequestError> {
+    read_topic(&first(query, "topic").ok_or(RequestError::NoPlace)?)
+}
+
+fn first<'a>(query: &'a str, wanted: &str) -> Option<Cow<'a, str>> {
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == wanted)
+        .map(|(_, value)| value)
+}
+
+fn read_user(id: &str) -> Result<User, RequestError> {
+    User::unverified(id).map_err(|cause| RequestError::User { cause })
+}
+
+/// A topic that can be followed from outside.
+fn read_topic(text: &str) -> Result<Topic, RequestError> {
     let topic = Topic::parse(text).map_err(|cause| RequestError::Topic {
         text: excerpt(text),
         cause,
     })?;
+    if topic.is_reserved() {
+        return Err(RequestError::Reserved { topic });
+    }
+    Ok(topic)
+}
+
+fn add(topics: &mut Vec<Topic>, text: &str, max_topics: usize) -> Result<(), RequestError> {
+    let topic = read_topic(text)?;
     if topics.contains(&topic) {
         return Ok(());
     }
@@ -173,6 +206,12 @@ pub enum RequestError {
         /// What is wrong with it.
         cause: TopicError,
     },
+    /// A topic is the service's own.
+    #[error("{topic} is this service's own: topics that begin with `tidings.` cannot be followed")]
+    Reserved {
+        /// Which one.
+        topic: Topic,
+    },
     /// There are too many.
     #[error("one stream follows at most {max} topics: open a second one")]
     TooManyTopics {
@@ -198,7 +237,7 @@ impl RequestError {
     #[must_use]
     pub const fn parameter(&self) -> &'static str {
         match self {
-            Self::NoTopic | Self::Topic { .. } | Self::TooManyTopics { .. } => "topic",
+            Self::NoTopic | Self::Topic { .. } | Self::Reserved { .. } | Self::TooManyTopics { .. } => "topic",
             Self::User { .. } | Self::NoPlace => "user",
             Self::Since { .. } => "since",
         }
@@ -224,7 +263,9 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(1_000_000);
 
     fn parse(query: &str, header: Option<&str>) -> Result<StreamRequest, RequestError> {
-        StreamRequest::parse(query, header.map(str::as_bytes), 4, NOW)
+        let request = StreamRequest::parse(query, header.map(str::as_bytes), 4, NOW)?;
+        let user = request.user.clone();
+        request.of(user)
     }
 
     fn topics(query: &str) -> Vec<String> {
@@ -260,6 +301,11 @@ mod tests {
             ("topic=a+b", "topic"),
             ("topic=a&topic=%ff", "topic"),
             ("topic=%zz", "topic"),
+            ("topic=a&topic=tidings.revocations", "topic"),
+            ("topic=tidings%2Erevocations", "topic"),
+            ("topic=user:7%00", "topic"),
+            ("topic=user%3A7%0d%0a", "topic"),
+            ("topic=user%EF%BC%9A7", "topic"),
             ("topic=a&topic=b&topic=c&topic=d&topic=e", "topic"),
             ("topic=a&user=", "user"),
             ("topic=a&user=a%20b", "user"),
@@ -299,7 +345,7 @@ mod tests {
         let asked = |query: &str| {
             let request = parse(query, None).expect("valid");
             let topic = request.routing_topic().expect("a topic").to_string();
-            (topic, request.redirect, request.redirected)
+            (topic, request.is_movable(), request.redirected)
         };
         assert_eq!(asked("topic=b&topic=a"), ("b".to_owned(), false, None));
         assert_eq!(asked("topic=b&user=7&redirect=1"), ("user:7".to_owned(), true, None));
@@ -311,6 +357,9 @@ mod tests {
             asked("topic=b&redirect=1&redirected=12"),
             ("b".to_owned(), true, Some(12))
         );
+        // The address that it would be sent to would hold the token.
+        assert_eq!(asked("topic=b&redirect=1&token=x"), ("b".to_owned(), false, None));
+        assert_eq!(asked("topic=b&tok%65n=&redirect=1"), ("b".to_owned(), false, None));
     }
 
     #[test]
@@ -321,11 +370,16 @@ mod tests {
             ("topic=quakes%2Fak&topic=b", Ok("quakes/ak")),
             ("slot=3", Err("user")),
             ("topic=a%20b", Err("topic")),
+            ("topic=tidings.x", Err("topic")),
             ("user=&topic=a", Err("user")),
         ] {
-            let got = routing_topic(query)
+            let place = || match claimed_user(query)? {
+                Some(user) => Ok(user.inbox().clone()),
+                None => first_topic(query),
+            };
+            let got = place()
                 .map(|topic| topic.to_string())
-                .map_err(|error| error.parameter());
+                .map_err(|error: RequestError| error.parameter());
             assert_eq!(got.as_deref().map_err(|parameter| *parameter), want, "{query}");
         }
     }
@@ -344,7 +398,8 @@ mod tests {
         #[test]
         fn any_query_is_a_request_or_an_error(query in any::<String>(), header in any::<Option<Vec<u8>>>()) {
             if let Ok(request) = StreamRequest::parse(&query, header.as_deref(), 4, NOW) {
-                prop_assert!((1..=5).contains(&request.follow.topics.len()));
+                prop_assert!(request.follow.topics.len() <= 4);
+                prop_assert!(request.follow.topics.iter().all(|topic| !topic.is_reserved()));
             }
         }
 

@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::{
+    carrier::{Carrier, End},
     frame::{self, Coding, Frame},
-    limits::{ConnectionPermit, UserPermit},
-    streams::{Carrier, Key, Terms, begins_now},
+    limits::Permits,
+    streams::{Key, Terms, begins_now},
     wheel::Tick,
     worker::Worker,
 };
@@ -36,7 +37,7 @@ pub(super) struct Socket {
     ids: Cell<Option<(FollowerId, Key)>>,
     last_sent: Cell<Tick>,
     state: RefCell<State>,
-    _permits: (ConnectionPermit, Option<UserPermit>),
+    permits: Permits,
 }
 
 #[derive(Default)]
@@ -63,7 +64,7 @@ impl Socket {
         stream: TcpStream,
         (head, coding): (Bytes, Coding),
         (follow, terms): (Follow, Terms),
-        permits: (ConnectionPermit, Option<UserPermit>),
+        permits: Permits,
     ) {
         let socket = Rc::new(Self {
             stream,
@@ -75,7 +76,7 @@ impl Socket {
                 head: Some(head),
                 ..State::default()
             }),
-            _permits: permits,
+            permits,
         });
         let key = worker.enter(Rc::clone(&socket) as Rc<dyn Carrier>, terms);
         if !begins_now(&follow.start) {
@@ -239,17 +240,34 @@ impl Carrier for Socket {
         }
     }
 
-    fn end(&self, come_back_after: Duration) {
+    fn expiring(&self, left: Duration) {
+        let body = frame::expiring(left);
+        let mut state = self.state.borrow_mut();
+        if state.ended || state.gone {
+            return;
+        }
+        if let Some(head) = &mut state.head {
+            // It is held back with the head, and follows it at once.
+            let mut begun = BytesMut::from(&head[..]);
+            self.coding.put(&mut begun, &body);
+            *head = begun.freeze();
+        } else {
+            state.push(&self.coding.front(&[], body.len()), body, self.coding.back());
+            state.wake();
+        }
+    }
+
+    fn end(&self, end: End) {
         self.begin();
         let mut state = self.state.borrow_mut();
         if !state.ended {
-            state.push(&[], self.coding.end(come_back_after), &[]);
+            state.push(&[], self.coding.end(end.come_back_after), &[]);
             state.ended = true;
             state.wake();
         }
     }
 
-    fn abandon(&self) {
+    fn abandon(&self, _: End) {
         self.state.borrow_mut().fail();
         if let Some((follower, _)) = self.ids.get() {
             self.worker.hub.detach(follower);
@@ -263,6 +281,9 @@ struct SocketOutlet(Rc<Socket>);
 impl Outlet for SocketOutlet {
     fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
         self.0.begin();
+        if matches!(delivery, Delivery::Level { .. }) {
+            self.0.permits.level();
+        }
         match Frame::of(delivery) {
             Some(frame) => self.0.send(&frame.id, frame.body),
             None => Offer::Taken,

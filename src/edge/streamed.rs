@@ -10,9 +10,10 @@ use http_body_util::{Either, Full, StreamBody};
 
 use super::{
     answer::Opening,
+    carrier::End,
     channel::{Receiver, channel},
     frame::{self, Frame},
-    limits::come_back_after,
+    limits::{Permits, come_back_after},
     relay::{Relay, Wire},
     worker::Worker,
 };
@@ -29,16 +30,23 @@ pub(super) fn whole(response: Response<Bytes>) -> LocalBoxFuture<'static, Respon
     future::ready(response).boxed_local()
 }
 
-/// Opens a stream that was admitted; it holds its permits for as long as it lives. The answer is there once the stream has begun.
-pub(super) fn open<P: 'static>(
+/// Opens a stream that was admitted; it holds its permits, and `held`, for as long as it lives. The answer is there once the stream has begun.
+pub(super) fn open<H: 'static>(
     worker: &Rc<Worker>,
     opening: Opening,
-    permits: P,
-) -> impl Future<Output = Response<Body>> + use<P> {
+    permits: Permits,
+    held: H,
+) -> impl Future<Output = Response<Body>> + use<H> {
     let (sender, receiver) = channel(worker.settings.send_queue);
     let beginning = frame::opening(come_back_after(worker.settings.retry));
     let terms = opening.terms();
-    Relay::<EventStream, _>::open(worker, sender, Some(beginning), (opening.follow, terms), permits);
+    Relay::<EventStream, _>::open(
+        worker,
+        sender,
+        Some(beginning),
+        (opening.follow, terms),
+        (permits, held),
+    );
     respond(receiver, opening.headers)
 }
 
@@ -66,7 +74,11 @@ impl Wire for EventStream {
         Some(Bytes::from_static(frame::HEARTBEAT))
     }
 
-    fn end(come_back_after: Duration) -> Bytes {
-        frame::retry(come_back_after)
+    fn expiring(left: Duration) -> Bytes {
+        frame::expiring(left)
+    }
+
+    fn end(end: End) -> Bytes {
+        frame::retry(end.come_back_after)
     }
 }

@@ -1,4 +1,5 @@
-//! The live streams of one worker: how many, when each needs a heartbeat, and when each ends: of old age, misplaced, or while draining.
+//! The live streams of one worker: how many, when each needs a heartbeat, and when each ends: of old age, misplaced, while draining, or
+//! with what its caller was granted.
 
 use std::{
     rc::Rc,
@@ -13,28 +14,16 @@ use slab::Slab;
 
 use super::{
     Settings,
-    limits::{come_back_after, stay_away},
+    carrier::{Carrier, Cause, Due, End},
+    lease::{Margin, left, look_after},
+    sweep::Sweep,
     wheel::{Tick, Wheel},
 };
-use crate::{hub::Start, model::Slot};
-
-/// A live stream, whatever carries it.
-pub(super) trait Carrier {
-    /// When anything was last sent.
-    fn last_sent(&self) -> Tick;
-
-    /// Sends the beginning of the stream if it is still held back.
-    fn begin(&self);
-
-    /// Sends something that means nothing, unless other things are waiting to be sent anyway.
-    fn heartbeat(&self);
-
-    /// Ends the stream after what is waiting, asking the client to come back after a while.
-    fn end(&self, come_back_after: Duration);
-
-    /// Drops whatever is waiting: the stream is over now.
-    fn abandon(&self);
-}
+use crate::{
+    auth::{Lease, TokenFacts},
+    hub::Start,
+    model::{Slot, UnixMillis},
+};
 
 /// A live stream's place in the table. Given out again, with another generation, after it is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,18 +40,28 @@ impl Key {
 }
 
 /// What may end a stream but the drain.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Terms {
     /// The slot that it belongs with, if its client can be sent to another edge.
     pub(super) movable: Option<Slot>,
     /// Whether it is asked to come back when it is old.
     pub(super) ages: bool,
+    /// For how long its caller may stay; nothing: for ever.
+    pub(super) lease: Option<Arc<Lease>>,
 }
 
 struct Entry {
     carrier: Rc<dyn Carrier>,
     generation: u32,
     movable: Option<Slot>,
+    lease: Option<Arc<Lease>>,
+}
+
+/// When it is: for what is this machine's own, and for what tokens say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) tick: Tick,
+    pub(super) wall: UnixMillis,
 }
 
 /// What is due.
@@ -72,6 +71,14 @@ enum Timer {
     End(Key),
     /// It is old.
     Leave(Key),
+    /// Its client is told that its lease ends.
+    Notice(Key, Margin),
+    /// Its lease ends.
+    Expire(Key, Margin),
+    /// Its lease has ended: whoever has not read to the end by now is cut off.
+    Cut(Key, Cause),
+    /// What was granted had been taken back before it was in the table.
+    Revoke(Key),
 }
 
 /// How long the beginning of a stream is held back at most until its place is known.
@@ -79,6 +86,12 @@ enum Timer {
 /// A stream that begins now has its place when the log has said how far it is, and not when the request came. Its client is told
 /// that it is open only then, so that what is published after that is never missed. Should the log not answer, it is told all the same.
 const HELD: Duration = Duration::from_secs(1);
+
+/// How long a stream whose token was taken back may take to read its end.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// The same of one whose token is over, however its clock was set meanwhile.
+const PARTING_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Whether a stream's place is the log's to say.
 pub(super) const fn begins_now(start: &Start) -> bool {
@@ -89,6 +102,8 @@ pub(super) const fn begins_now(start: &Start) -> bool {
 pub(super) struct Streams {
     entries: Slab<Entry>,
     wheel: Wheel<Timer>,
+    /// Where it is in looking for what was taken back.
+    sweep: Sweep,
     generation: u32,
     heartbeat: Duration,
     retry: Duration,
@@ -105,6 +120,7 @@ impl Streams {
         Self {
             entries: Slab::new(),
             wheel: Wheel::new(),
+            sweep: Sweep::default(),
             generation: 0,
             heartbeat: settings.heartbeat,
             retry: settings.retry,
@@ -114,29 +130,66 @@ impl Streams {
         }
     }
 
-    /// A stream begins.
-    pub(super) fn enter(&mut self, carrier: Rc<dyn Carrier>, terms: Terms, now: Tick) -> Key {
+    /// A stream begins. What its caller was granted may have been taken back just before: see [`Self::revoke`].
+    pub(super) fn enter(&mut self, carrier: Rc<dyn Carrier>, terms: Terms, now: Now) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
+        let margin = terms.lease.as_ref().map(|lease| Margin::of(lease, now.wall));
         let index = self.entries.insert(Entry {
             carrier,
             generation,
             movable: terms.movable,
+            lease: terms.lease,
         });
         let key = Key {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             generation,
         };
         self.total.fetch_add(1, Ordering::Relaxed);
-        self.wheel.add(now.after(HELD), Timer::Begin(key));
-        self.wheel.add(now.after(self.heartbeat), Timer::Heartbeat(key));
+        let tick = now.tick;
+        self.wheel.add(tick.after(HELD), Timer::Begin(key));
+        self.wheel.add(tick.after(self.heartbeat), Timer::Heartbeat(key));
         if terms.ages && !self.max_age.is_zero() {
-            self.wheel.add(now.after(aged(self.max_age)), Timer::Leave(key));
+            self.wheel.add(tick.after(aged(self.max_age)), Timer::Leave(key));
         }
         if let Some((from, until)) = self.ending {
-            self.wheel.add(moment(from.max(now), until), Timer::End(key));
+            self.wheel.add(moment(from.max(tick), until), Timer::End(key));
+        }
+        if let Some(margin) = margin {
+            // With the next step, if that is due already.
+            self.wheel.add(tick, Timer::Notice(key, margin));
         }
         key
+    }
+
+    /// What the caller of a stream was granted has been taken back.
+    pub(super) fn revoke(&mut self, key: Key, now: Tick) {
+        self.wheel.add(now, Timer::Revoke(key));
+    }
+
+    /// Something was taken back: every stream is to be looked at, a slice with each [`Self::revoked`].
+    pub(super) fn look_for_revoked(&mut self) {
+        self.sweep.begin(self.entries.capacity());
+    }
+
+    /// What is to be done to the next few streams, if there is something to look for.
+    pub(super) fn revoked(&mut self, now: Tick, is_revoked: impl Fn(&TokenFacts) -> bool) -> Vec<Due> {
+        let mut due = Vec::new();
+        for place in self.sweep.slice(self.entries.capacity()) {
+            let Some(entry) = self.entries.get(place) else { continue };
+            if entry.lease.as_ref().is_some_and(|lease| is_revoked(&lease.token)) {
+                let key = Key {
+                    index: u32::try_from(place).unwrap_or(u32::MAX),
+                    generation: entry.generation,
+                };
+                due.push(Due::End(
+                    Rc::clone(&entry.carrier),
+                    End::because(Cause::Revoked, self.retry),
+                ));
+                self.wheel.add(now.after(PARTING), Timer::Cut(key, Cause::Revoked));
+            }
+        }
+        due
     }
 
     /// How many streams there are on all workers.
@@ -179,30 +232,64 @@ impl Streams {
     /// What is to be done to ask a stream to come back soon; nothing if it is over.
     pub(super) fn dismiss(&self, key: Key) -> Option<Due> {
         let carrier = self.get(key)?;
-        Some(Due::End(Rc::clone(carrier), come_back_after(self.retry)))
+        Some(Due::End(Rc::clone(carrier), End::because(Cause::Leave, self.retry)))
     }
 
     /// Moves time on and returns what is to be done: to be done when this table is no longer borrowed, since it may change it.
-    pub(super) fn advance(&mut self, now: Tick) -> Vec<Due> {
+    pub(super) fn advance(&mut self, now: Now) -> Vec<Due> {
         let mut due = Vec::new();
-        for timer in self.wheel.advance(now) {
+        for timer in self.wheel.advance(now.tick) {
             match timer {
                 Timer::Begin(key) => due.extend(self.get(key).cloned().map(Due::Begin)),
-                Timer::End(key) => due.extend(self.get(key).cloned().map(|carrier| Due::End(carrier, stay_away()))),
+                Timer::End(key) => due.extend(self.ended(key, End::later())),
                 Timer::Leave(key) => due.extend(self.dismiss(key)),
                 Timer::Heartbeat(key) => {
                     let Some(carrier) = self.get(key) else { continue };
                     let next = carrier.last_sent().after(self.heartbeat);
-                    if next > now {
+                    if next > now.tick {
                         self.wheel.add(next, Timer::Heartbeat(key));
                     } else {
                         due.push(Due::Heartbeat(Rc::clone(carrier)));
-                        self.wheel.add(now.after(self.heartbeat), Timer::Heartbeat(key));
+                        self.wheel.add(now.tick.after(self.heartbeat), Timer::Heartbeat(key));
                     }
+                }
+                Timer::Notice(key, margin) => due.extend(self.notice(key, margin, now)),
+                Timer::Expire(key, margin) => due.extend(self.expire(key, margin, now)),
+                Timer::Revoke(key) => {
+                    due.extend(self.ended(key, End::because(Cause::Revoked, self.retry)));
+                    self.wheel.add(now.tick.after(PARTING), Timer::Cut(key, Cause::Revoked));
+                }
+                Timer::Cut(key, cause) => {
+                    let carrier = self.get(key).cloned();
+                    due.extend(carrier.map(|carrier| Due::Abandon(carrier, End::because(cause, self.retry))));
                 }
             }
         }
         due
+    }
+
+    /// Tells a client that its lease ends, if it is time to.
+    fn notice(&mut self, key: Key, margin: Margin, now: Now) -> Option<Due> {
+        let (carrier, lease) = self.leased(key)?;
+        if let Some(wait) = look_after(margin.notice(&lease), now.wall) {
+            self.wheel.add(now.tick.after(wait), Timer::Notice(key, margin));
+            return None;
+        }
+        // At least a step later.
+        self.wheel.add(now.tick, Timer::Expire(key, margin));
+        Some(Due::Expiring(carrier, left(lease.ends, now.wall)))
+    }
+
+    /// Ends a stream whose lease ends, if it is time to.
+    fn expire(&mut self, key: Key, margin: Margin, now: Now) -> Option<Due> {
+        let (carrier, lease) = self.leased(key)?;
+        if let Some(wait) = look_after(margin.end(&lease), now.wall) {
+            self.wheel.add(now.tick.after(wait), Timer::Expire(key, margin));
+            return None;
+        }
+        let parting = left(lease.ends, now.wall).min(PARTING_AT_MOST);
+        self.wheel.add(now.tick.after(parting), Timer::Cut(key, Cause::Expired));
+        Some(Due::End(carrier, End::because(Cause::Expired, self.retry)))
     }
 
     /// Takes out all streams that there are.
@@ -211,28 +298,22 @@ impl Streams {
         self.entries.drain().map(|entry| entry.carrier).collect()
     }
 
-    fn get(&self, key: Key) -> Option<&Rc<dyn Carrier>> {
+    fn entry(&self, key: Key) -> Option<&Entry> {
         let entry = self.entries.get(key.index as usize)?;
-        (entry.generation == key.generation).then_some(&entry.carrier)
+        (entry.generation == key.generation).then_some(entry)
     }
-}
 
-/// Something to be done to a stream.
-pub(super) enum Due {
-    Begin(Rc<dyn Carrier>),
-    Heartbeat(Rc<dyn Carrier>),
-    /// The client is to come back after so long.
-    End(Rc<dyn Carrier>, Duration),
-}
+    fn get(&self, key: Key) -> Option<&Rc<dyn Carrier>> {
+        self.entry(key).map(|entry| &entry.carrier)
+    }
 
-impl Due {
-    /// Does it.
-    pub(super) fn carry_out(self) {
-        match self {
-            Self::Begin(carrier) => carrier.begin(),
-            Self::Heartbeat(carrier) => carrier.heartbeat(),
-            Self::End(carrier, come_back_after) => carrier.end(come_back_after),
-        }
+    fn leased(&self, key: Key) -> Option<(Rc<dyn Carrier>, Arc<Lease>)> {
+        let entry = self.entry(key)?;
+        Some((Rc::clone(&entry.carrier), Arc::clone(entry.lease.as_ref()?)))
+    }
+
+    fn ended(&self, key: Key, end: End) -> Option<Due> {
+        Some(Due::End(Rc::clone(self.get(key)?), end))
     }
 }
 
@@ -246,148 +327,4 @@ fn moment(from: Tick, until: Tick) -> Tick {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::{Cell, RefCell};
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Recorder {
-        now: Cell<Tick>,
-        sent: Cell<Tick>,
-        heartbeats: RefCell<Vec<u64>>,
-        begun: Cell<Option<u64>>,
-        ended: Cell<Option<u64>>,
-    }
-
-    impl Carrier for Recorder {
-        fn last_sent(&self) -> Tick {
-            self.sent.get()
-        }
-
-        fn begin(&self) {
-            assert_eq!(self.begun.replace(Some(self.now.get().0)), None);
-        }
-
-        fn heartbeat(&self) {
-            self.sent.set(self.now.get());
-            self.heartbeats.borrow_mut().push(self.now.get().0);
-        }
-
-        fn end(&self, come_back_after: Duration) {
-            assert!((1..=15).contains(&come_back_after.as_secs()));
-            assert_eq!(self.ended.replace(Some(self.now.get().0)), None);
-        }
-
-        fn abandon(&self) {}
-    }
-
-    fn table() -> (Streams, Arc<AtomicUsize>) {
-        let total = Arc::new(AtomicUsize::new(0));
-        (Streams::new(&Settings::default(), Arc::clone(&total)), total)
-    }
-
-    fn pass(streams: &mut Streams, recorders: &[Rc<Recorder>], ticks: std::ops::RangeInclusive<u64>) {
-        for now in ticks.map(Tick) {
-            recorders.iter().for_each(|recorder| recorder.now.set(now));
-            streams.advance(now).into_iter().for_each(Due::carry_out);
-        }
-    }
-
-    #[test]
-    fn heartbeats_come_only_when_nothing_else_did() {
-        let (mut streams, _) = table();
-        let recorder = Rc::new(Recorder::default());
-        streams.enter(Rc::clone(&recorder) as Rc<dyn Carrier>, Terms::default(), Tick(0));
-        let recorders = [recorder];
-        pass(&mut streams, &recorders, 1..=299);
-        assert_eq!(recorders[0].begun.get(), Some(20));
-        assert!(recorders[0].heartbeats.borrow().is_empty());
-        pass(&mut streams, &recorders, 300..=400);
-        assert_eq!(*recorders[0].heartbeats.borrow(), [300]);
-        recorders[0].sent.set(Tick(400));
-        pass(&mut streams, &recorders, 401..=1_100);
-        assert_eq!(*recorders[0].heartbeats.borrow(), [300, 700, 1_000]);
-    }
-
-    #[test]
-    fn one_who_left_is_left_alone() {
-        let (mut streams, total) = table();
-        let (gone, next) = (Rc::new(Recorder::default()), Rc::new(Recorder::default()));
-        let key = streams.enter(Rc::clone(&gone) as Rc<dyn Carrier>, Terms::default(), Tick(0));
-        streams.leave(key);
-        streams.leave(key);
-        streams.enter(Rc::clone(&next) as Rc<dyn Carrier>, Terms::default(), Tick(100));
-        assert_eq!(total.load(Ordering::Relaxed), 1);
-        let recorders = [gone, next];
-        pass(&mut streams, &recorders, 101..=420);
-        assert!(recorders[0].heartbeats.borrow().is_empty());
-        assert_eq!(*recorders[1].heartbeats.borrow(), [400]);
-    }
-
-    #[test]
-    fn each_ends_once_at_its_own_time() {
-        let (mut streams, _) = table();
-        let recorders: Vec<_> = (0..1_000).map(|_| Rc::new(Recorder::default())).collect();
-        for recorder in &recorders[..900] {
-            streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, Terms::default(), Tick(0));
-        }
-        streams.end_all(Tick(0), Tick(100));
-        for recorder in &recorders[900..] {
-            streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, Terms::default(), Tick(0));
-        }
-        pass(&mut streams, &recorders, 1..=100);
-        let ends: Vec<u64> = recorders
-            .iter()
-            .map(|r| r.ended.get().expect("ended in time"))
-            .collect();
-        let early = ends.iter().filter(|&&end| end <= 50).count();
-        assert!((350..=650).contains(&early), "{early} of 1000 ended in the first half");
-    }
-
-    #[test]
-    fn the_old_come_back_at_different_times() {
-        let total = Arc::new(AtomicUsize::new(0));
-        let settings = Settings {
-            max_age: Duration::from_secs(100),
-            ..Settings::default()
-        };
-        let mut streams = Streams::new(&settings, total);
-        let recorders: Vec<_> = (0..200).map(|_| Rc::new(Recorder::default())).collect();
-        for recorder in &recorders[..100] {
-            let terms = Terms {
-                ages: true,
-                ..Terms::default()
-            };
-            streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, terms, Tick(0));
-        }
-        for recorder in &recorders[100..] {
-            streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, Terms::default(), Tick(0));
-        }
-        pass(&mut streams, &recorders, 1..=2_401);
-        let ends: std::collections::HashSet<_> = recorders.iter().filter_map(|r| r.ended.get()).collect();
-        assert!(
-            ends.len() > 30 && ends.iter().all(|end| (1_600..=2_400).contains(end)),
-            "{ends:?}"
-        );
-        assert_eq!(recorders.iter().filter(|r| r.ended.get().is_some()).count(), 100);
-        assert!(recorders[100..].iter().all(|r| r.ended.get().is_none()));
-    }
-
-    #[test]
-    fn the_misplaced_are_found() {
-        let (mut streams, _) = table();
-        let slots = [None, Some(1), Some(2), Some(3), None, Some(3)];
-        let keys = slots.map(|slot| {
-            let terms = Terms {
-                movable: slot.map(Slot),
-                ..Terms::default()
-            };
-            streams.enter(Rc::new(Recorder::default()), terms, Tick(0))
-        });
-        assert_eq!(streams.misplaced(|slot| slot.0 > 1), [keys[2], keys[3], keys[5]]);
-        streams.leave(keys[3]);
-        assert_eq!(streams.misplaced(|slot| slot.0 > 1), [keys[2], keys[5]]);
-        assert!(streams.dismiss(keys[5]).is_some() && streams.dismiss(keys[3]).is_none());
-    }
-}
+mod tests;

@@ -20,21 +20,22 @@ use tracing::debug;
 use super::{
     Settings,
     answer::{Opening, Rules, Shed},
+    carrier::{Carrier, Due, End},
     grpc, http,
     limits::{Admission, ConnectionPermit, Limits, Over, UserPermit},
     listener,
     moves::Moves,
     route::Routes,
-    streams::{Carrier, Due, Key, Streams, Terms},
+    streams::{Key, Now, Streams, Terms},
     wheel::Tick,
 };
 use crate::{
-    auth::Auth,
+    auth::{Auth, TokenFacts},
     bus::Bus,
     gate::Idlers,
     hub::{HubHandle, HubSettings},
     log::Log,
-    model::Layout,
+    model::{Layout, UnixMillis},
     tls::ServerTls,
 };
 
@@ -102,7 +103,19 @@ impl Worker {
 
     /// A stream begins.
     pub(super) fn enter(&self, carrier: Rc<dyn Carrier>, terms: Terms) -> Key {
-        self.streams.borrow_mut().enter(carrier, terms, self.now())
+        let lease = terms.lease.clone();
+        let now = Now {
+            tick: self.now(),
+            wall: UnixMillis::now(),
+        };
+        let mut streams = self.streams.borrow_mut();
+        let key = streams.enter(carrier, terms, now);
+        // Between the look at its token and now that may have been taken back. What is taken back after this is found by the next sweep,
+        // since the stream is in the table.
+        if lease.is_some_and(|lease| self.auth.revocations().covers(&lease.token, now.wall)) {
+            streams.revoke(key, now.tick);
+        }
+        key
     }
 
     /// A stream is over.
@@ -115,8 +128,8 @@ impl Worker {
         if self.is_draining() {
             return Err(Shed::Draining);
         }
-        let permit = opening.user.as_ref().map(|user| self.limits.user(user)).transpose()?;
-        Ok(permit)
+        let permit = |user| self.limits.user(user, opening.replays());
+        Ok(opening.user.as_ref().map(permit).transpose()?)
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) -> Infallible {
@@ -159,7 +172,7 @@ impl Worker {
         std::future::pending().await
     }
 
-    async fn tick(self: Rc<Self>) -> Infallible {
+    async fn tick(self: Rc<Self>, mut revocations: watch::Receiver<u64>) -> Infallible {
         let mut routes = self.routes.clone();
         let mut interval = tokio::time::interval(Tick::STEP);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -167,7 +180,16 @@ impl Worker {
             interval.tick().await;
             let now = Tick::at(self.begin.elapsed());
             self.now.set(now);
-            let due = self.streams.borrow_mut().advance(now);
+            let wall = UnixMillis::now();
+            let due = self.streams.borrow_mut().advance(Now { tick: now, wall });
+            due.into_iter().for_each(Due::carry_out);
+            // An error means that nothing is taken back any more.
+            if revocations.has_changed().unwrap_or_default() {
+                revocations.mark_unchanged();
+                self.streams.borrow_mut().look_for_revoked();
+            }
+            let revoked = |token: &TokenFacts| self.auth.revocations().covers(token, wall);
+            let due = self.streams.borrow_mut().revoked(now, revoked);
             due.into_iter().for_each(Due::carry_out);
             // An error means that they never change again.
             if routes.has_changed().unwrap_or_default() {
@@ -233,7 +255,7 @@ impl Worker {
     fn abandon(&self) {
         let all = self.streams.borrow_mut().clear();
         for carrier in all {
-            carrier.abandon();
+            carrier.abandon(End::later());
         }
     }
 }
@@ -245,8 +267,10 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
     runtime.block_on(local.run_until(async {
         let listener = TcpListener::from_std(parts.listener)?;
         let hub = HubHandle::spawn(parts.layout, parts.hub, parts.log, &*parts.bus);
+        // From before the first stream: nothing that is taken back is missed.
+        let revocations = parts.auth.revocations().changes();
         let worker = Rc::new(Worker {
-            rules: Rules::new(&parts.settings, parts.tls.is_some()),
+            rules: Rules::new(&parts.settings, Arc::clone(&parts.auth), parts.tls.is_some()),
             limits: parts.limits,
             hub,
             auth: parts.auth,
@@ -263,7 +287,7 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
         let outcome = tokio::select! {
             never = Rc::clone(&worker).accept(listener) => match never {},
             never = Rc::clone(&worker).bridge(parts.bridged) => match never {},
-            never = Rc::clone(&worker).tick() => match never {},
+            never = Rc::clone(&worker).tick(revocations) => match never {},
             // Streams without a hub would stay open and say nothing.
             () = worker.hub.ended() => Err(std::io::Error::other("its hub has ended")),
             () = Rc::clone(&worker).drain(parts.drain) => Ok(()),

@@ -148,6 +148,7 @@ pub(super) fn limits(config: &Config, files: Option<u64>) -> Result<limits::Sett
         connections,
         pending_connections: if pending == 0 { connections.div_ceil(4) } else { pending },
         connections_per_user: config.limits.connections_per_user,
+        replays_per_user: config.limits.replays_per_user,
         connections_per_address: config.limits.connections_per_address,
         attempts_per_second_per_address: config.limits.attempts_per_second_per_address,
         exempt_loopback: config.limits.exempt_loopback,

@@ -15,7 +15,7 @@ use crate::{
     world::{Options, World, start},
 };
 
-async fn client(edge: &EdgeHandle) -> SubscriberClient<Channel> {
+pub(crate) async fn client(edge: &EdgeHandle) -> SubscriberClient<Channel> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = SubscriberServer::new(SubscriberService::new(edge.clone()));
@@ -28,7 +28,7 @@ async fn client(edge: &EdgeHandle) -> SubscriberClient<Channel> {
     SubscriberClient::connect(format!("http://{address}")).await.unwrap()
 }
 
-fn request(topics: &[&str], cursor: &str, start: Option<Start>) -> SubscribeRequest {
+pub(crate) fn request(topics: &[&str], cursor: &str, start: Option<Start>) -> SubscribeRequest {
     SubscribeRequest {
         topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
         cursor: cursor.to_owned(),
@@ -36,9 +36,17 @@ fn request(topics: &[&str], cursor: &str, start: Option<Start>) -> SubscribeRequ
     }
 }
 
-async fn next(stream: &mut Streaming<SubscribeResponse>) -> (String, Message) {
+pub(crate) async fn next(stream: &mut Streaming<SubscribeResponse>) -> (String, Message) {
     let response = guard(stream.message()).await.unwrap().unwrap();
     (response.cursor, response.message.unwrap())
+}
+
+/// The same, with a token.
+pub(crate) fn with_token(request: SubscribeRequest, token: &str) -> tonic::Request<SubscribeRequest> {
+    let mut request = tonic::Request::new(request);
+    let value = crate::bearer::bearer(token).parse().unwrap();
+    request.metadata_mut().insert("authorization", value);
+    request
 }
 
 #[tokio::test]

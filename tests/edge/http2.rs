@@ -15,9 +15,9 @@ use crate::{
     world::{Options, World, start, start_with},
 };
 
-type Connection = SendRequest<Empty<Bytes>>;
+pub(crate) type Connection = SendRequest<Empty<Bytes>>;
 
-async fn connect(address: SocketAddr) -> Connection {
+pub(crate) async fn connect(address: SocketAddr) -> Connection {
     connect_until_closed(address).await.0
 }
 
@@ -31,18 +31,32 @@ async fn connect_until_closed(address: SocketAddr) -> (Connection, JoinHandle<hy
 }
 
 async fn get(connection: &mut Connection, uri: &str) -> Response<Incoming> {
-    let request = Request::get(format!("http://test{uri}")).body(Empty::new()).unwrap();
+    ask(connection, "GET", uri, &[]).await
+}
+
+/// The answer to a request with these headers.
+pub(crate) async fn ask(
+    connection: &mut Connection,
+    method: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+) -> Response<Incoming> {
+    let mut request = Request::builder().method(method).uri(format!("http://test{uri}"));
+    for &(name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(Empty::new()).unwrap();
     guard(connection.send_request(request)).await.unwrap()
 }
 
-struct Stream {
+pub(crate) struct Stream {
     body: Incoming,
     parser: Parser,
 }
 
 impl Stream {
-    async fn open(connection: &mut Connection, uri: &str) -> Self {
-        let response = get(connection, uri).await;
+    /// What an answer says.
+    pub(crate) fn of(response: Response<Incoming>) -> Self {
         assert_eq!(response.status(), 200);
         Self {
             body: response.into_body(),
@@ -50,7 +64,11 @@ impl Stream {
         }
     }
 
-    async fn said(&mut self) -> Option<Said> {
+    async fn open(connection: &mut Connection, uri: &str) -> Self {
+        Self::of(get(connection, uri).await)
+    }
+
+    pub(crate) async fn said(&mut self) -> Option<Said> {
         loop {
             if let Some(said) = self.parser.next() {
                 return Some(said);
@@ -60,7 +78,7 @@ impl Stream {
         }
     }
 
-    async fn data(&mut self) -> String {
+    pub(crate) async fn data(&mut self) -> String {
         loop {
             match self.said().await.unwrap() {
                 Said::Event { data, .. } => return data,

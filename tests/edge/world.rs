@@ -203,6 +203,7 @@ pub(crate) struct Options {
     pub(crate) limits: limits::Settings,
     pub(crate) hub: HubSettings,
     pub(crate) routes: watch::Receiver<Arc<Routes>>,
+    pub(crate) auth: Arc<Auth>,
 }
 
 impl Default for Options {
@@ -215,12 +216,14 @@ impl Default for Options {
                 connections: 1_000,
                 pending_connections: 1_000,
                 connections_per_user: 100,
+                replays_per_user: 100,
                 connections_per_address: 1_000,
                 attempts_per_second_per_address: 100,
                 exempt_loopback: true,
             },
             hub: HubSettings::default(),
             routes: Routes::alone(Layout::EMBEDDED, "edge", None).forever(),
+            auth: Arc::new(Auth::open()),
         }
     }
 }
@@ -251,7 +254,7 @@ pub(crate) fn start_on(log: Arc<dyn Log>, bus: Arc<dyn Bus>, options: Options) -
         log,
         bus,
         routes: options.routes,
-        auth: Arc::new(Auth::open()),
+        auth: options.auth,
         tls: None,
     };
     edge.start(listeners).expect("threads")

@@ -27,6 +27,9 @@ use crate::{
 /// The event that stands for those that could not be kept.
 const GAP: &str = "tidings.gap";
 
+/// The event that says that the token ends soon. No event of anybody's: it is told, and goes nowhere.
+const TOKEN_EXPIRING: &str = "tidings.token_expiring";
+
 /// What to follow, and where it goes.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -123,6 +126,10 @@ pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::
     let following = follow(
         settings,
         |event| {
+            if event.event == TOKEN_EXPIRING {
+                tell(&expiring(&event.data));
+                return Ok(Flow::More);
+            }
             output.write(event)?;
             if event.event == GAP {
                 if tell_gaps {
@@ -167,6 +174,19 @@ fn gap(data: &str) -> String {
         Some(other) => printable(other),
         None => "the server does not say why".to_owned(),
     }
+}
+
+/// When the token ends, in words.
+fn expiring(data: &str) -> String {
+    let said: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
+    let when = match said["expires_in_ms"].as_u64() {
+        Some(ms) => format!(
+            "in {}",
+            humantime::format_duration(Duration::from_secs(ms.div_ceil(1_000)))
+        ),
+        None => "soon".to_owned(),
+    };
+    format!("the token expires {when}: the server ends the stream a little earlier")
 }
 
 fn tell(text: &str) {
