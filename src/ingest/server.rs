@@ -5,8 +5,13 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Extension, Router, body::Body, response::IntoResponse};
-use http::{Request, Response, StatusCode, header};
+use axum::{
+    Extension, Router,
+    body::Body,
+    middleware::{Next, from_fn},
+    response::IntoResponse,
+};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -144,7 +149,8 @@ impl Services {
                 .add_service(descriptors().build_v1()?)
                 .add_service(descriptors().build_v1alpha()?);
         }
-        let router = grpc.into_axum_router().merge(self.http).fallback(unknown);
+        let grpc = grpc.into_axum_router().layer(from_fn(only_grpc));
+        let router = grpc.merge(self.http).fallback(unknown);
         Ok((gate::behind(self.gate, router.with_state(())), health))
     }
 }
@@ -339,10 +345,28 @@ pub(super) async fn serve_connection<IO>(
     }
 }
 
+/// Passes on calls that say what they are. tonic would read any body as a message: one that a browser sends for any page, as `text/plain`.
+async fn only_grpc(request: Request<Body>, next: Next) -> Response<Body> {
+    if is_grpc(request.headers()) {
+        return next.run(request).await;
+    }
+    let problem = Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "calls of gRPC have the content type `application/grpc`; JSON is published with POST /v1/publish",
+    );
+    problem.with_field("content-type").into_response().map(Body::from)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    // `application/grpc-web` is another protocol.
+    matches!(rest, Some([] | [b'+' | b';', ..]))
+}
+
 /// What answers a request for something that is not there, in the words of its protocol.
 async fn unknown(request: Request<Body>) -> Response<Body> {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+    if is_grpc(request.headers()) {
         let status = Status::unimplemented(format!("no such service here: {}", request.uri().path()));
         return status.into_http();
     }

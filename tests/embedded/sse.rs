@@ -51,6 +51,7 @@ impl Ask {
     }
 
     /// With this for its path and query, as it is.
+    #[allow(dead_code, reason = "tests/security uses it")]
     pub(crate) fn target(mut self, target: &str) -> Self {
         self.target = Some(target.to_owned());
         self

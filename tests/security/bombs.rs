@@ -180,7 +180,9 @@ async fn messages_that_are_none() {
         ("/tidings.v1.Nobody/Publish", &[GRPC], 200),
         ("/tidings.v1.Publisher/../Publisher/Publish", &[GRPC], 200),
         ("//tidings.v1.Publisher/Publish", &[GRPC], 200),
-        (PUBLISH, &[("content-type", "application/json")], 200),
+        (PUBLISH, &[("content-type", "application/json")], 415),
+        (PUBLISH, &[("content-type", "application/grpc-web")], 415),
+        (PUBLISH, &[("content-type", "application/grpcx")], 415),
         (PUBLISH, &[("content-type", "text/plain")], 415),
         (PUBLISH, &[], 415),
     ] {

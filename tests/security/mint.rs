@@ -136,8 +136,6 @@ impl Issuer {
             ("without an end", without("exp")),
             ("not yet", with("nbf", json!(now() + 3_600))),
             ("of tomorrow", with("iat", json!(now() + 86_400))),
-            ("nobody's", without("sub")),
-            ("of a user that is no name", with("sub", json!("a b"))),
             ("of a user that is more than one", with("sub", json!([user, "bob"]))),
             ("of nobody's name", with("sub", json!(""))),
             ("cut off", good[..good.len() - 5].to_owned()),

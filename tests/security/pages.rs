@@ -144,6 +144,13 @@ async fn a_page_cannot_publish() {
         let answer = ask(grpc, preflight.body("").expect("a request")).await;
         assert_eq!(answer.status(), 403, "{mark:?}");
     }
+    // To gRPC in disguise, and from a browser that says nothing: a message is what it says it is, or it is none.
+    let message = String::from_utf8(b"\0\0\0\0\x03\n\x01a".to_vec()).expect("ASCII");
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/json"] {
+        let request = Request::post("/tidings.v1.Publisher/Publish").header("content-type", content_type);
+        let answer = ask(grpc, request.body(message.clone()).expect("a request")).await;
+        assert_eq!(answer.status(), 415, "{content_type}");
+    }
     // One that is listed, or of the same host, may, with a content type that says what it is.
     for origin in ["https://app.example", &own] {
         for (content_type, status) in [

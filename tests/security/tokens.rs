@@ -14,9 +14,10 @@ use tidings_proto::v1::{
 use tonic::{Code, metadata::MetadataValue};
 
 use crate::{
-    client::{Publisher, ask, event, subscriber},
+    client::{Publisher, ask, event, get_json, subscriber},
     mint::Issuer,
     node::{Addresses, Node, PROGRAM, Setup},
+    patiently,
     raw::{say, statuses},
     sse::Ask,
 };
@@ -36,11 +37,18 @@ impl Guarded {
         let dir = tempfile::tempdir().expect("a directory");
         let issuer = Issuer::new();
         let hash: String = sha256(STATIC).iter().map(|byte| format!("{byte:02x}")).collect();
-        let publishers = format!("[{{ name = \"billing\", token_sha256 = \"{hash}\", publish = [\"**\"] }}]");
+        let publishers =
+            format!("[{{ name = \"billing\", token_sha256 = \"{hash}\", publish = [\"**\", \"user:*\"] }}]");
         let setup = Setup::new().set("auth.issuers", &issuer.setting(dir.path()));
         let setup = setup.set("auth.publishers", &publishers).set("telemetry.log", "trace");
+        let node = setup.start().await;
+        // Before it knows what was taken back, it takes no token.
+        patiently("it is ready", async {
+            while get_json(node.addresses().admin, "/readyz").await.0 != 200 {}
+        })
+        .await;
         Self {
-            node: setup.start().await,
+            node,
             issuer,
             _dir: dir,
         }
@@ -144,21 +152,17 @@ async fn tokens_that_are_not_good() {
     let mut taken = Vec::new();
     for (name, token) in &bad {
         let bearer = format!("Bearer {token}");
-        let ways: [(&str, &[(&str, &str)], Vec<(&str, String)>); 3] = [
-            (
-                "header",
-                &[("topic", "orders/1")],
-                vec![("authorization", bearer.clone())],
-            ),
-            ("query", &[("topic", "orders/1"), ("token", token)], vec![]),
+        let topic = ("topic", "orders/1");
+        for (way, query, headers) in [
+            ("header", vec![topic], vec![("authorization", bearer.clone())]),
+            ("query", vec![topic, ("token", token)], vec![]),
             (
                 "cookie",
-                &[("topic", "orders/1")],
+                vec![topic],
                 vec![("cookie", format!("tidings_token={token}"))],
             ),
-        ];
-        for (way, query, headers) in ways {
-            let statuses = statuses_of(addresses, query, &headers).await;
+        ] {
+            let statuses = statuses_of(addresses, &query, &headers).await;
             if !statuses.iter().all(|status| [401, 414, 431].contains(status)) {
                 taken.push(format!("{name}, by {way}: {statuses:?}"));
             }
