@@ -31,6 +31,10 @@ pub mod nats;
 pub mod members;
 
 // Around it.
+pub mod proxies;
+
+pub mod addresses;
+
 pub mod tls;
 
 pub mod auth;

@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gate", &["model", "problem"]),
     ("tls", &[]),
     ("proxies", &["model"]),
+    ("addresses", &["proxies"]),
     ("nats", &["model"]),
     ("members", &["model", "nats"]),
     ("log", &["members", "model", "tls"]),
@@ -27,7 +28,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("journal", &["bus", "log", "members", "model", "nats", "tls"]),
     (
         "ingest",
-        &["auth", "bus", "gate", "journal", "model", "problem", "proxies", "tls"],
+        &[
+            "addresses",
+            "auth",
+            "bus",
+            "gate",
+            "journal",
+            "model",
+            "problem",
+            "proxies",
+            "tls",
+        ],
     ),
     ("feed", &["bus", "log", "model"]),
     ("hub", &["bus", "feed", "log", "model"]),
@@ -35,7 +46,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "auth", "bus", "feed", "gate", "hub", "log", "model", "problem", "proxies", "tls",
+            "addresses",
+            "auth",
+            "bus",
+            "feed",
+            "gate",
+            "hub",
+            "log",
+            "model",
+            "problem",
+            "proxies",
+            "tls",
         ],
     ),
     ("config", &["auth", "model"]),
@@ -45,6 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "node",
         &[
+            "addresses",
             "admin",
             "auth",
             "bus",

@@ -123,6 +123,17 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
     if config.data.dir.as_os_str().is_empty() {
         refuse("data.dir", "must name a directory".to_owned());
     }
+    for (section, networks, protocol) in [
+        ("http", &config.http.trusted_proxies, config.http.proxy_protocol),
+        ("grpc", &config.grpc.trusted_proxies, config.grpc.proxy_protocol),
+    ] {
+        if protocol && networks.is_empty() {
+            refuse(
+                &format!("{section}.proxy_protocol"),
+                format!("is believed of no one: name the proxies in {section}.trusted_proxies"),
+            );
+        }
+    }
     for origin in &config.http.cors_origins {
         if let Err(error) = model::Origin::parse(origin) {
             refuse("http.cors_origins", error.to_string());

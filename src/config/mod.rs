@@ -14,6 +14,7 @@ mod check;
 mod cluster;
 mod error;
 mod layers;
+mod network;
 mod tls;
 mod values;
 
@@ -26,6 +27,7 @@ pub use self::{
     cluster::{Cluster, Jetstream, Nats, Storage},
     error::{ConfigError, Mistake, Origin},
     layers::{Flag, Sources},
+    network::{Network, NetworkError},
     values::{Ordinal, Size, SizeError},
 };
 pub use crate::model::Secret;
@@ -110,6 +112,10 @@ pub struct Http {
     pub header_timeout: Duration,
     /// How large a request's head may be: 8 KiB to 1 MiB.
     pub max_header_bytes: Size,
+    /// The proxies that are believed for whom they connect: addresses, or networks such as `10.0.0.0/8`.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether each connection of theirs begins with a PROXY header (version 1 or 2); else they send `X-Forwarded-For`.
+    pub proxy_protocol: bool,
     /// How much may wait for one slow reader before it goes back to reading the log.
     pub send_queue: Size,
     /// After how long a stream is asked to come back, give or take a fifth, so that load stays even; nothing: never.
@@ -130,6 +136,8 @@ impl Default for Http {
             retry: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
             max_header_bytes: Size::kib(16),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             send_queue: Size::kib(64),
             max_age: Duration::ZERO,
         }
@@ -154,6 +162,10 @@ pub struct Grpc {
     /// How long a JSON body may take to arrive; of one with an object per line, how long each line may: a blank one will do.
     #[serde(with = "values::duration")]
     pub body_timeout: Duration,
+    /// The proxies that are believed for whom they connect: addresses, or networks such as `10.0.0.0/8`. Not the other nodes of the cluster.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether each connection of theirs begins with a PROXY header (version 1 or 2); else they send `X-Forwarded-For`.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Grpc {
@@ -165,6 +177,8 @@ impl Default for Grpc {
             tls_client_ca: PathBuf::new(),
             reflection: false,
             body_timeout: Duration::from_secs(60),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }
@@ -287,9 +301,9 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// How many streams of one user may catch up at the same time: read what was published before they came.
     pub replays_per_user: usize,
-    /// How many connections one peer address may have.
+    /// How many connections one address may have, on each port.
     pub connections_per_address: usize,
-    /// How many connections one peer address may open a second.
+    /// How many connections one address may open a second, on each port.
     pub attempts_per_second_per_address: u32,
     /// Whether loopback addresses are free of the two limits per address.
     pub exempt_loopback: bool,

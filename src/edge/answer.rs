@@ -163,9 +163,9 @@ impl Rules {
         let subscriber = match caller::of_stream(&self.auth, request.headers(), query, now) {
             Ok(subscriber) => subscriber,
             // A browser would take any other status as final.
-            Err(Denied::KeyPending { retry_after }) if is_get => {
+            Err(Denied::KeyPending { retry_after } | Denied::NotReady { retry_after }) if is_get => {
                 let response = come_back(stream_headers(), come_back_after(retry_after));
-                return Ok(Answer::Shed(response, Shed::KeyPending));
+                return Ok(Answer::Shed(response, Shed::Unknown));
             }
             Err(denied) => return Err(denied.into_response()),
         };
@@ -289,8 +289,8 @@ pub(super) enum Shed {
     #[error("this node is draining")]
     Draining,
     /// Whether the caller's token is good is not known yet.
-    #[error("the key of the caller's token is being asked for")]
-    KeyPending,
+    #[error("the key of the caller's token, or what is revoked, is not known yet")]
+    Unknown,
 }
 
 #[cfg(test)]

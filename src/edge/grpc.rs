@@ -22,6 +22,7 @@ use crate::{
     auth::Denied,
     hub::{Delivery, Follow, GapReason, Start},
     model::{Topic, UnixMillis},
+    proxies::Client,
 };
 
 /// The domain of every `google.rpc.ErrorInfo` of this service.
@@ -51,19 +52,21 @@ impl Subscriber for SubscriberService {
         &self,
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let peer = request.remote_addr().map(|address| address.ip());
+        let client = request.extensions().get::<Client>().copied();
         let edge = &self.edge;
         // Counted before the token is looked at, since that is what costs.
-        edge.limits().attempt(peer, std::time::Instant::now()).map_err(over)?;
+        if let Some(client) = client {
+            edge.limits().attempt(client, std::time::Instant::now()).map_err(over)?;
+        }
         let now = UnixMillis::now();
         let subscriber = caller::of_call(edge.auth(), request.metadata().as_ref(), now).map_err(denied)?;
         let follow = follow(request.into_inner(), edge.settings().topics_per_stream, now)?;
         caller::may_follow(&subscriber, &follow.topics).map_err(denied)?;
-        let connection = edge.limits().room(peer).map_err(over)?;
+        let connection = edge.limits().room(client).map_err(over)?;
         let user = subscriber
             .user()
             .map(|user| edge.limits().user(user, !begins_now(&follow.start)));
-        let permits = Permits::new(connection, user.transpose().map_err(over)?);
+        let permits = Permits::of_user(user.transpose().map_err(over)?).with_connection(connection);
         let terms = Terms {
             lease: subscriber.lease().cloned(),
             ..Terms::default()

@@ -4,7 +4,6 @@
 use std::{
     cell::Cell,
     io,
-    net::IpAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -13,6 +12,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use futures::{FutureExt as _, future::LocalBoxFuture};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -23,12 +23,13 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    http1, http2, https1,
+    entrance, http1, http2, https1,
     limits::{ConnectionPermit, Over},
     worker::Worker,
 };
 use crate::{
     gate::Place,
+    proxies::Client,
     tls::{self, ServerTls},
 };
 
@@ -44,7 +45,8 @@ const SHED_TIME: Duration = Duration::from_secs(3);
 /// A connection that was accepted.
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
-    pub(super) peer: IpAddr,
+    /// Who connected; perhaps a proxy, whose requests are from others.
+    pub(super) client: Client,
     pub(super) permit: ConnectionPermit,
     /// Its place among those without a stream.
     pub(super) place: Arc<Place>,
@@ -54,7 +56,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// How long it may take until its first request is there; if it is over a limit, until its end.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let patience = self.worker.settings.header_timeout;
         match self.over {
             Some(_) => patience.min(SHED_TIME),
@@ -66,25 +68,48 @@ impl Connection {
 /// Serves a connection until its end, or until its socket has become a stream's.
 pub(super) async fn serve(connection: Connection, stream: TcpStream) {
     let deadline = Instant::now() + connection.patience();
+    // What a proxy says comes before everything else, TLS too.
+    let Some((connection, deadline)) = entrance::enter(connection, &stream, deadline).await else {
+        return;
+    };
     match connection.worker.tls.clone() {
         Some(tls) => serve_encrypted(connection, stream, &tls, deadline).await,
         None => serve_plain(connection, stream, deadline).await,
     }
 }
 
-/// What is left of the deadline after the handshake is for the first request.
+/// What the handshake takes is given back before the connection is served.
 async fn serve_encrypted(connection: Connection, stream: TcpStream, tls: &ServerTls, deadline: Instant) {
-    let peer = connection.peer;
-    let stream = match timeout_at(deadline, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%peer, %error, "a connection is not let in"),
-        Err(_) => return debug!(%peer, "a connection is cut off: its handshake took too long"),
-    };
-    if tls::speaks_http2(&stream) {
-        http2::serve(connection, TokioIo::new(stream), deadline).await;
-    } else {
-        https1::serve(connection, stream, deadline).await;
+    if let Some(served) = Box::pin(let_in(connection, stream, tls, deadline)).await {
+        served.await;
     }
+}
+
+/// Shakes hands; what is left of the deadline then is for the first request.
+async fn let_in(
+    connection: Connection,
+    stream: TcpStream,
+    tls: &ServerTls,
+    deadline: Instant,
+) -> Option<LocalBoxFuture<'static, ()>> {
+    let peer = connection.client;
+    let stream = match timeout_at(deadline, tls.accept(stream)).await {
+        // It is large, and moved about.
+        Ok(Ok(stream)) => Box::new(stream),
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "a connection is not let in");
+            return None;
+        }
+        Err(_) => {
+            debug!(%peer, "a connection is cut off: its handshake took too long");
+            return None;
+        }
+    };
+    Some(if tls::speaks_http2(&stream) {
+        http2::serve(connection, TokioIo::new(stream), deadline).boxed_local()
+    } else {
+        https1::serve(connection, stream, deadline).boxed_local()
+    })
 }
 
 async fn serve_plain(connection: Connection, stream: TcpStream, deadline: Instant) {

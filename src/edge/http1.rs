@@ -7,7 +7,6 @@ use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
     future::{self, Future as _},
-    net::IpAddr,
     pin::pin,
     rc::Rc,
     task::Poll,
@@ -28,14 +27,14 @@ use tracing::debug;
 
 use super::{
     Settings,
-    answer::{Answer, Opening},
+    answer::{Answer, Opening, Shed},
     frame::{self, Coding},
     http::{Connection, Io},
-    limits::{Over, Permits, UserPermit, come_back_after},
+    limits::{Over, Permits, come_back_after},
     socket::Socket,
     worker::Worker,
 };
-use crate::model::UnixMillis;
+use crate::{model::UnixMillis, proxies::Client};
 
 /// How long, and how much, a client may still send after it has its last answer before it is cut off.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
@@ -43,8 +42,16 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 /// The smallest buffer that hyper allows.
 const LEAST_BUFFER: usize = 8_192;
 
-/// A stream that was admitted, and the version of HTTP that it was asked for in.
-pub(super) type Admitted = (Opening, Option<UserPermit>, Version);
+/// A stream that was admitted, with what it takes beside its connection, and the version of HTTP that it was asked for in.
+pub(super) type Admitted = Box<(Opening, Permits, Version)>;
+
+/// What becomes of a request.
+pub(super) enum Verdict {
+    /// It has this answer.
+    Whole(Response<Bytes>),
+    /// It is a stream.
+    Stream(Admitted),
+}
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
 pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
@@ -69,13 +76,13 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
         }
         if let Poll::Ready(outcome) = polled {
             if let Err(error) = outcome {
-                debug!(%error, "a connection failed");
+                debug!(peer = %connection.client, %error, "a connection failed");
             }
             return Poll::Ready(None);
         }
         // hyper's own timer began only with the first byte, and starts again with each request.
         if (connection.over.is_some() || !is_asked.get()) && deadline.as_mut().poll(cx).is_ready() {
-            debug!(peer = %connection.peer, "a connection is cut off: its time is over");
+            debug!(peer = %connection.client, "a connection is cut off: its time is over");
             return Poll::Ready(None);
         }
         Poll::Pending
@@ -83,7 +90,8 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     .await;
     let socket = hyper.into_parts().io.into_stream();
     match stream {
-        Some((opening, user, version)) => {
+        Some(admitted) => {
+            let (opening, permits, version) = *admitted;
             let coding = Coding::of(version);
             let headers = opening.headers.iter().map(|(name, value)| (name.as_str(), value));
             let date = httpdate::fmt_http_date(std::time::SystemTime::now());
@@ -94,7 +102,7 @@ pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
                 socket,
                 (head, coding),
                 (opening.follow, terms),
-                Permits::new(connection.permit, user),
+                permits.with_connection(connection.permit),
             );
         }
         None => close(socket).await,
@@ -134,7 +142,7 @@ pub(super) fn close_after<B>(response: &mut Response<B>) {
 /// Answers the requests of one connection.
 pub(super) struct Desk {
     worker: Rc<Worker>,
-    peer: IpAddr,
+    client: Client,
     over: Option<Over>,
     /// Whether there was any request yet.
     is_asked: Rc<Cell<bool>>,
@@ -147,51 +155,58 @@ impl Desk {
     pub(super) fn new(connection: &Connection, is_asked: &Rc<Cell<bool>>) -> Self {
         Self {
             worker: Rc::clone(&connection.worker),
-            peer: connection.peer,
+            client: connection.client,
             over: connection.over,
             is_asked: Rc::clone(is_asked),
             is_first: Cell::new(true),
         }
     }
 
-    /// The answer.
-    ///
-    /// # Errors
-    /// If it is a stream, which was admitted.
-    pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Bytes>, Admitted> {
+    /// What becomes of a request.
+    pub(super) fn answer(&self, request: &Request<Incoming>) -> Verdict {
         self.is_asked.set(true);
         let rules = &self.worker.rules;
-        let answered = rules.answer(request, &self.worker.routes(), || self.over(), UnixMillis::now());
+        let client = self.worker.settings.proxies.of_request(self.client, request.headers());
+        let answered = rules.answer(request, &self.worker.routes(), || self.over(client), UnixMillis::now());
         let (mut response, reason) = match answered {
             Answer::Whole(mut response) => {
                 // One that is over a limit makes room for the next to be told so.
                 if self.over.is_some() {
                     close_after(&mut response);
                 }
-                return Ok(response);
+                return Verdict::Whole(response);
             }
             Answer::Shed(response, reason) => (response, reason),
-            Answer::Stream(opening) => match self.worker.admit(&opening) {
-                Ok(user) => return Err((opening, user, request.version())),
+            Answer::Stream(opening) => match self.admit(client, &opening) {
+                Ok(permits) => {
+                    debug!(peer = %client, "a stream begins");
+                    return Verdict::Stream(Box::new((opening, permits, request.version())));
+                }
                 Err(reason) => (rules.shed(opening), reason),
             },
         };
-        debug!(peer = %self.peer, %reason, "a stream is shed");
+        debug!(peer = %client, %reason, "a stream is shed");
         close_after(&mut response);
-        Ok(response)
+        Verdict::Whole(response)
     }
 
     /// The limit that a request is over.
-    fn over(&self) -> Option<Over> {
-        // The first was counted with the connection.
-        self.over.or_else(|| match self.is_first.replace(false) {
-            true => None,
-            false => self
-                .worker
-                .limits
-                .attempt(Some(self.peer), std::time::Instant::now())
-                .err(),
-        })
+    fn over(&self, client: Client) -> Option<Over> {
+        // The first was counted with the connection, unless that is a proxy's: it is no client's own.
+        self.over
+            .or_else(|| match self.is_first.replace(false) && !self.client.is_proxy() {
+                true => None,
+                false => self.worker.limits.attempt(client, std::time::Instant::now()).err(),
+            })
+    }
+
+    fn admit(&self, client: Client, opening: &Opening) -> Result<Permits, Shed> {
+        // The connection has its client's share of the address, unless it is a proxy's.
+        let address = match self.client.is_proxy() {
+            true => self.worker.limits.address(client)?,
+            false => None,
+        };
+        Ok(Permits::of_user(self.worker.admit(opening)?).with_address(address))
     }
 }
 
@@ -210,8 +225,8 @@ impl Service<Request<Incoming>> for Parking {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.desk.answer(&request) {
-            Ok(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
-            Err(admitted) => {
+            Verdict::Whole(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
+            Verdict::Stream(admitted) => {
                 *self.parked.borrow_mut() = Some(admitted);
                 Either::Right(future::pending())
             }

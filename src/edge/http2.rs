@@ -1,7 +1,7 @@
 //! HTTP/2, agreed on in the TLS handshake, or in clear text from clients that know: hyper keeps the connection, each stream's body comes
 //! out of a channel.
 
-use std::{cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc};
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use http::{Request, Response};
@@ -26,7 +26,7 @@ use super::{
     streams::aged,
     worker::Worker,
 };
-use crate::{gate::Place, model::UnixMillis};
+use crate::{gate::Place, model::UnixMillis, proxies::Client};
 
 /// Streams on one connection at a time.
 const STREAMS: u32 = 256;
@@ -45,7 +45,7 @@ where
     let asked = Rc::new(Notify::new());
     let desk = Desk {
         worker: Rc::clone(&worker),
-        peer: connection.peer,
+        client: connection.client,
         over: connection.over,
         place: Arc::clone(&connection.place),
         requests: Rc::clone(&requests),
@@ -76,7 +76,7 @@ where
         tokio::select! {
             outcome = hyper.as_mut() => {
                 if let Err(error) = outcome {
-                    debug!(peer = %connection.peer, %error, "a connection failed");
+                    debug!(peer = %connection.client, %error, "a connection failed");
                 }
                 break;
             }
@@ -127,7 +127,7 @@ where
 /// Answers the requests of one connection.
 struct Desk {
     worker: Rc<Worker>,
-    peer: IpAddr,
+    client: Client,
     over: Option<Over>,
     place: Arc<Place>,
     requests: Rc<Cell<u64>>,
@@ -153,32 +153,32 @@ impl Service<Request<Incoming>> for Desk {
 impl Desk {
     fn answer(&self, request: &Request<Incoming>) -> LocalBoxFuture<'static, Response<Body>> {
         let rules = &self.worker.rules;
-        let (response, reason) = match rules.answer(request, &self.worker.routes(), || self.over(), UnixMillis::now()) {
+        let client = self.worker.settings.proxies.of_request(self.client, request.headers());
+        let over = || self.over(client);
+        let (response, reason) = match rules.answer(request, &self.worker.routes(), over, UnixMillis::now()) {
             Answer::Whole(response) => return streamed::whole(response),
             Answer::Shed(response, reason) => (response, reason),
-            Answer::Stream(opening) => match self.admit(&opening) {
-                Ok(permits) => return self.open(opening, permits),
+            Answer::Stream(opening) => match self.admit(client, &opening) {
+                Ok(permits) => {
+                    debug!(peer = %client, "a stream begins");
+                    return self.open(opening, permits);
+                }
                 Err(reason) => (rules.shed(opening), reason),
             },
         };
-        debug!(peer = %self.peer, %reason, "a stream is shed");
+        debug!(peer = %client, %reason, "a stream is shed");
         streamed::whole(response)
     }
 
     /// The limit that a request is over.
-    fn over(&self) -> Option<Over> {
-        let attempt = || {
-            self.worker
-                .limits
-                .attempt(Some(self.peer), std::time::Instant::now())
-                .err()
-        };
+    fn over(&self, client: Client) -> Option<Over> {
+        let attempt = || self.worker.limits.attempt(client, std::time::Instant::now()).err();
         self.over.or_else(attempt)
     }
 
-    fn admit(&self, opening: &Opening) -> Result<Permits, Shed> {
-        let connection = self.worker.limits.room(Some(self.peer))?;
-        Ok(Permits::new(connection, self.worker.admit(opening)?))
+    fn admit(&self, client: Client, opening: &Opening) -> Result<Permits, Shed> {
+        let connection = self.worker.limits.room(Some(client))?;
+        Ok(Permits::of_user(self.worker.admit(opening)?).with_connection(connection))
     }
 
     fn open(&self, opening: Opening, permits: Permits) -> LocalBoxFuture<'static, Response<Body>> {

@@ -22,15 +22,14 @@ use tracing::debug;
 
 use super::{
     http::Connection,
-    http1::{Desk, close, close_after, hyper},
-    limits::Permits,
+    http1::{Desk, Verdict, close, close_after, hyper},
     streamed::{self, Body},
     worker::Worker,
 };
 use crate::gate::Place;
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
-pub(super) async fn serve(connection: Connection, stream: TlsStream<TcpStream>, deadline: Instant) {
+pub(super) async fn serve(connection: Connection, stream: Box<TlsStream<TcpStream>>, deadline: Instant) {
     let worker = Rc::clone(&connection.worker);
     let is_asked = Rc::new(Cell::new(false));
     let answering = Answering {
@@ -49,10 +48,10 @@ pub(super) async fn serve(connection: Connection, stream: TlsStream<TcpStream>, 
     tokio::select! {
         outcome = poll_fn(|cx| hyper.poll_without_shutdown(cx)) => {
             if let Err(error) = outcome {
-                debug!(peer = %connection.peer, %error, "a connection failed");
+                debug!(peer = %connection.client, %error, "a connection failed");
             }
         }
-        () = too_late => debug!(peer = %connection.peer, "a connection is cut off: its time is over"),
+        () = too_late => debug!(peer = %connection.client, "a connection is cut off: its time is over"),
     }
     close(hyper.into_parts().io.into_inner()).await;
     drop(connection.permit);
@@ -72,9 +71,10 @@ impl Service<Request<Incoming>> for Answering {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let answered = match self.desk.answer(&request) {
-            Ok(response) => streamed::whole(response),
-            Err((opening, user, _)) => {
-                let opened = streamed::open(&self.worker, opening, Permits::of_user(user), self.place.used());
+            Verdict::Whole(response) => streamed::whole(response),
+            Verdict::Stream(admitted) => {
+                let (opening, permits, _) = *admitted;
+                let opened = streamed::open(&self.worker, opening, permits, self.place.used());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
                     close_after(&mut response);

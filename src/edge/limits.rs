@@ -3,14 +3,11 @@
 //! What is over a limit is not refused: a browser's EventSource takes every status but 200 as final. It is *shed*: answered with a
 //! `retry:` and the end of the stream, so that it comes back when there may be room.
 
-mod attempts;
 mod files;
 
 use std::{
     cell::Cell,
     collections::HashMap,
-    hash::Hash,
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -18,10 +15,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attempts::Attempts;
 pub use files::{connections_within, raise_file_limit};
 
-use crate::{auth::User, model::Topic};
+use crate::{
+    addresses::{AddressLimits, AddressPermit, Addresses, OverAddress},
+    auth::User,
+    model::Topic,
+    proxies::Client,
+};
 
 /// The limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +49,7 @@ pub struct Limits {
     settings: Settings,
     open: AtomicUsize,
     shedding: AtomicUsize,
-    addresses: Mutex<HashMap<Address, usize>>,
-    attempts: Mutex<Attempts>,
+    addresses: Arc<Addresses>,
     users: Mutex<HashMap<Topic, Use>>,
 }
 
@@ -59,23 +59,6 @@ struct Use {
     streams: usize,
     /// Those of them that catch up.
     replays: usize,
-}
-
-/// A peer as the limits see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Address {
-    V4(u32),
-    /// The first half: the second is the peer's own to choose.
-    V6(u64),
-}
-
-impl Address {
-    fn of(peer: IpAddr) -> Self {
-        match peer.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => Self::V6(u64::try_from(address.to_bits() >> 64).unwrap_or_default()),
-        }
-    }
 }
 
 /// Which limit was reached.
@@ -98,6 +81,15 @@ pub enum Over {
     Replays,
 }
 
+impl From<OverAddress> for Over {
+    fn from(over: OverAddress) -> Self {
+        match over {
+            OverAddress::Connections => Self::Address,
+            OverAddress::Attempts => Self::Attempts,
+        }
+    }
+}
+
 /// What becomes of a connection.
 #[derive(Debug)]
 pub(super) enum Admission {
@@ -117,58 +109,58 @@ impl Limits {
     #[must_use]
     pub fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            attempts: Mutex::new(Attempts::new(settings.attempts_per_second_per_address, Instant::now())),
+            addresses: Addresses::new(AddressLimits {
+                connections: settings.connections_per_address,
+                attempts_per_second: settings.attempts_per_second_per_address,
+                exempt_loopback: settings.exempt_loopback,
+            }),
             settings,
             open: AtomicUsize::new(0),
             shedding: AtomicUsize::new(0),
-            addresses: Mutex::default(),
             users: Mutex::default(),
         })
     }
 
-    /// A peer connects.
-    pub(super) fn connect(self: &Arc<Self>, peer: Option<IpAddr>, now: Instant) -> Admission {
-        match self.admit(peer, now) {
+    /// A client connects.
+    pub(super) fn connect(self: &Arc<Self>, client: Client, now: Instant) -> Admission {
+        match self.admit(Some(client), now) {
             Ok(permit) => Admission::Served(permit),
             Err(over) => match take(&self.shedding, Self::SHEDDING) {
-                true => Admission::Shed(self.permit(None, true), over),
+                true => Admission::Shed(self.permit(true), over),
                 false => Admission::Refused,
             },
         }
     }
 
-    /// A connection that is served, or the limit that it is over.
-    pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>, now: Instant) -> Result<ConnectionPermit, Over> {
-        self.attempt(peer, now)?;
-        self.room(peer)
+    /// A connection that is served, or the limit that it is over. One whose client nobody knows is free of the limits per address.
+    pub(super) fn admit(self: &Arc<Self>, client: Option<Client>, now: Instant) -> Result<ConnectionPermit, Over> {
+        if let Some(client) = client {
+            self.attempt(client, now)?;
+        }
+        self.room(client)
     }
 
     /// The same, of one whose attempt was counted already.
-    pub(super) fn room(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<ConnectionPermit, Over> {
+    pub(super) fn room(self: &Arc<Self>, client: Option<Client>) -> Result<ConnectionPermit, Over> {
         if !take(&self.open, self.settings.connections) {
             return Err(Over::Connections);
         }
         // From here on the permit gives back what was taken.
-        let mut permit = self.permit(None, false);
-        if let Some(address) = self.limited(peer) {
-            if !count(
-                &mut lock(&self.addresses),
-                &address,
-                self.settings.connections_per_address,
-            ) {
-                return Err(Over::Address);
-            }
-            permit.address = Some(address);
+        let mut permit = self.permit(false);
+        if let Some(client) = client {
+            permit.address = self.address(client)?;
         }
         Ok(permit)
     }
 
-    /// A peer asks for one more stream on a connection that it has.
-    pub(super) fn attempt(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), Over> {
-        match self.limited(peer) {
-            Some(address) if !lock(&self.attempts).take(address, now) => Err(Over::Attempts),
-            _ => Ok(()),
-        }
+    /// A client asks for one more stream on a connection that it has.
+    pub(super) fn attempt(&self, client: Client, now: Instant) -> Result<(), Over> {
+        Ok(self.addresses.attempt(client, now)?)
+    }
+
+    /// A client's share of its address, on a connection that it has not for itself.
+    pub(super) fn address(&self, client: Client) -> Result<Option<AddressPermit>, Over> {
+        Ok(self.addresses.connect(client)?)
     }
 
     /// A user opens a stream, and reads what was published before if it `replays`.
@@ -191,16 +183,10 @@ impl Limits {
         })
     }
 
-    fn limited(&self, peer: Option<IpAddr>) -> Option<Address> {
-        let peer = peer?.to_canonical();
-        let exempt = self.settings.exempt_loopback && peer.is_loopback();
-        (!exempt).then(|| Address::of(peer))
-    }
-
-    fn permit(self: &Arc<Self>, address: Option<Address>, shed: bool) -> ConnectionPermit {
+    fn permit(self: &Arc<Self>, shed: bool) -> ConnectionPermit {
         ConnectionPermit {
             limits: Arc::clone(self),
-            address,
+            address: None,
             shed,
         }
     }
@@ -221,7 +207,7 @@ pub(super) fn come_back_after(retry: Duration) -> Duration {
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limits: Arc<Limits>,
-    address: Option<Address>,
+    address: Option<AddressPermit>,
     shed: bool,
 }
 
@@ -233,9 +219,6 @@ impl Drop for ConnectionPermit {
             &self.limits.open
         };
         counter.fetch_sub(1, Ordering::Relaxed);
-        if let Some(address) = self.address {
-            uncount(&mut lock(&self.limits.addresses), &address);
-        }
     }
 }
 
@@ -277,24 +260,30 @@ impl Drop for UserPermit {
 pub(super) struct Permits {
     /// Nothing: somebody else holds it.
     _connection: Option<ConnectionPermit>,
+    _address: Option<AddressPermit>,
     user: Option<UserPermit>,
 }
 
 impl Permits {
-    /// A connection's share, and its user's if it has one.
-    pub(super) const fn new(connection: ConnectionPermit, user: Option<UserPermit>) -> Self {
+    /// The share of its user, if it has one; its connection's may be held by the connection.
+    pub(super) const fn of_user(user: Option<UserPermit>) -> Self {
         Self {
-            _connection: Some(connection),
+            _connection: None,
+            _address: None,
             user,
         }
     }
 
-    /// The share of its user alone, if it has one; its connection's is held by the connection.
-    pub(super) const fn of_user(user: Option<UserPermit>) -> Self {
-        Self {
-            _connection: None,
-            user,
-        }
+    /// With its connection's.
+    pub(super) fn with_connection(mut self, connection: ConnectionPermit) -> Self {
+        self._connection = Some(connection);
+        self
+    }
+
+    /// With its address's, if its connection has none for it.
+    pub(super) fn with_address(mut self, address: Option<AddressPermit>) -> Self {
+        self._address = address;
+        self
     }
 
     /// The stream has caught up.
@@ -309,30 +298,6 @@ fn take(counter: &AtomicUsize, max: usize) -> bool {
     counter
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1))
         .is_ok()
-}
-
-fn count<K: Eq + Hash + Clone>(counts: &mut HashMap<K, usize>, key: &K, max: usize) -> bool {
-    match counts.get_mut(key) {
-        Some(n) if *n >= max => false,
-        Some(n) => {
-            *n += 1;
-            true
-        }
-        None if max == 0 => false,
-        None => {
-            counts.insert(key.clone(), 1);
-            true
-        }
-    }
-}
-
-fn uncount<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(n) = counts.get_mut(key) {
-        *n -= 1;
-        if *n == 0 {
-            counts.remove(key);
-        }
-    }
 }
 
 /// The counts are whole between any two statements: a panic elsewhere does not spoil them.
@@ -358,45 +323,22 @@ mod tests {
         Limits::new(settings)
     }
 
-    fn peer(text: &str) -> Option<IpAddr> {
-        Some(text.parse().expect("an address"))
+    fn client(text: &str) -> Client {
+        Client::direct(text.parse().expect("an address"))
     }
 
     #[test]
-    fn an_address_has_its_share_and_gets_it_back() {
-        let limits = limits(|_| {});
-        let now = Instant::now();
-        let held: Vec<_> = (0..3)
-            .map(|_| limits.admit(peer("192.0.2.1"), now).expect("room"))
-            .collect();
-        assert_eq!(limits.admit(peer("192.0.2.1"), now).err(), Some(Over::Address));
-        assert_eq!(limits.admit(peer("::ffff:192.0.2.1"), now).err(), Some(Over::Address));
-        assert!(limits.admit(peer("192.0.2.2"), now).is_ok());
-        drop(held);
-        assert!(limits.admit(peer("192.0.2.1"), now).is_ok());
-        assert_eq!(limits.open.load(Ordering::Relaxed), 0);
-        assert!(lock(&limits.addresses).is_empty());
-    }
-
-    #[test]
-    fn a_network_of_ipv6_is_one_address() {
+    fn what_is_over_the_limit_of_its_address_takes_nothing() {
         let limits = limits(|settings| settings.connections_per_address = 1);
         let now = Instant::now();
-        let _held = limits.admit(peer("2001:db8::1"), now).expect("room");
-        assert_eq!(limits.admit(peer("2001:db8::2"), now).err(), Some(Over::Address));
-        assert!(limits.admit(peer("2001:db8:0:1::1"), now).is_ok());
-    }
-
-    #[test]
-    fn loopback_is_exempt_unless_configured() {
-        let now = Instant::now();
-        for (exempt, loopback) in [(true, "127.0.0.1"), (true, "::1"), (false, "127.0.0.1"), (false, "::1")] {
-            let limits = limits(|settings| {
-                settings.exempt_loopback = exempt;
-                settings.connections_per_address = 0;
-            });
-            assert_eq!(limits.admit(peer(loopback), now).is_ok(), exempt, "{loopback}");
-        }
+        let held = limits.admit(Some(client("192.0.2.1")), now).expect("room");
+        assert_eq!(limits.admit(Some(client("192.0.2.1")), now).err(), Some(Over::Address));
+        assert_eq!(limits.address(client("192.0.2.1")).err(), Some(Over::Address));
+        assert!(limits.admit(Some(client("192.0.2.2")), now).is_ok());
+        assert_eq!(limits.open.load(Ordering::Relaxed), 1);
+        drop(held);
+        assert!(limits.admit(Some(client("192.0.2.1")), now).is_ok());
+        assert_eq!(limits.open.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -406,7 +348,7 @@ mod tests {
         let mut held = Vec::new();
         let shed = std::iter::repeat_n("shed", Limits::SHEDDING);
         for want in ["served"; 2].into_iter().chain(shed).chain(["refused"; 2]) {
-            let admission = limits.connect(peer("127.0.0.1"), now);
+            let admission = limits.connect(client("127.0.0.1"), now);
             let got = match &admission {
                 Admission::Served(_) => "served",
                 Admission::Shed(_, Over::Connections) => "shed",
@@ -418,7 +360,7 @@ mod tests {
         }
         drop(held);
         assert_eq!(limits.shedding.load(Ordering::Relaxed), 0);
-        assert!(matches!(limits.connect(None, now), Admission::Served(_)));
+        assert!(limits.admit(None, now).is_ok());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod caller;
 mod carrier;
 mod channel;
 mod cors;
+mod entrance;
 pub mod frame;
 mod grpc;
 mod http;
@@ -64,6 +65,7 @@ use crate::{
     hub::HubSettings,
     log::Log,
     model::{Layout, Origin},
+    proxies::Proxies,
     tls::ServerTls,
 };
 
@@ -78,6 +80,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How large a request's head may be, in bytes.
     pub max_header_bytes: usize,
+    /// Which proxies are believed for whom they connect.
+    pub proxies: Proxies,
     /// How much is queued for a slow reader before it reads on from the log, in bytes.
     pub send_queue: usize,
     /// The topics that one stream may follow.
@@ -101,6 +105,7 @@ impl Default for Settings {
             retry: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
             max_header_bytes: 16 * 1024,
+            proxies: Proxies::default(),
             send_queue: 64 * 1024,
             topics_per_stream: 64,
             cors_origins: Vec::new(),

@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
@@ -36,6 +35,7 @@ use crate::{
     hub::{HubHandle, HubSettings},
     log::Log,
     model::{Layout, UnixMillis},
+    proxies::Client,
     tls::ServerTls,
 };
 
@@ -135,23 +135,24 @@ impl Worker {
     async fn accept(self: Rc<Self>, listener: TcpListener) -> Infallible {
         loop {
             let (stream, peer) = listener::accept(&listener).await;
-            match self.limits.connect(Some(peer.ip()), std::time::Instant::now()) {
-                Admission::Served(permit) => self.serve(stream, peer.ip(), permit, None),
+            let client = self.settings.proxies.peer(peer.ip());
+            match self.limits.connect(client, std::time::Instant::now()) {
+                Admission::Served(permit) => self.serve(stream, client, permit, None),
                 Admission::Shed(permit, over) => {
-                    debug!(%peer, reason = %over, "a connection is shed");
-                    self.serve(stream, peer.ip(), permit, Some(over));
+                    debug!(peer = %client, reason = %over, "a connection is shed");
+                    self.serve(stream, client, permit, Some(over));
                 }
-                Admission::Refused => debug!(%peer, "a connection is closed at once: too many are being shed"),
+                Admission::Refused => debug!(peer = %client, "a connection is closed at once: too many are being shed"),
             }
         }
     }
 
-    fn serve(self: &Rc<Self>, stream: TcpStream, peer: IpAddr, permit: ConnectionPermit, over: Option<Over>) {
+    fn serve(self: &Rc<Self>, stream: TcpStream, client: Client, permit: ConnectionPermit, over: Option<Over>) {
         let place = self.idlers.enter();
         let connection = http::Connection {
             worker: Rc::clone(self),
             place: Arc::clone(&place),
-            peer,
+            client,
             permit,
             over,
         };
@@ -159,7 +160,7 @@ impl Worker {
         // stream it also ends when others need the place.
         tokio::task::spawn_local(async move {
             if place.hold(http::serve(connection, stream)).await.is_none() {
-                debug!(%peer, "a connection is cut off: too many are idle");
+                debug!(peer = %client, "a connection is cut off: too many are idle");
             }
         });
     }

@@ -7,6 +7,7 @@ mod audit;
 mod begun;
 mod caller;
 pub mod control;
+mod entrance;
 mod error;
 pub mod grpc;
 pub mod json;

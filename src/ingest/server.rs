@@ -3,7 +3,7 @@
 //! It accepts for itself rather than through tonic's server, for two reasons: connections that outlive the drain are dropped, where tonic would
 //! wait for them for ever; and a caller's deadline is left to the service, which knows what to say of the outcome.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -11,7 +11,7 @@ use axum::{
     middleware::{Next, from_fn},
     response::IntoResponse,
 };
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -25,15 +25,20 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, codegen::Service, server::NamedService, service::Routes, transport::server::TcpConnectInfo};
+use tonic::{Status, codegen::Service, server::NamedService, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{debug, error, warn};
 
-use super::begun::Begun;
+use super::{
+    begun::Begun,
+    entrance::{Entrance, Guest, TOLD_WITHIN, is_grpc},
+};
 use crate::{
+    addresses::AddressLimits,
     auth::ClientNames,
     gate::{self, Gate, Idlers},
     problem::Problem,
+    proxies::Proxies,
     tls::{self, ServerTls},
 };
 
@@ -64,10 +69,15 @@ pub struct ServerSettings {
     pub idle: usize,
     /// How many calls may be under way on one HTTP/2 connection.
     pub calls_per_connection: u32,
-    /// How long a connection may take to say which HTTP it speaks; over TLS, its handshake before that may take as long.
+    /// How long a connection may take to say which HTTP it speaks; over TLS, its handshake before that may take as long, and so may the word of a
+    /// proxy whom it is for.
     pub first_word: Duration,
     /// How connections are encrypted; nothing: they are not.
     pub tls: Option<Arc<ServerTls>>,
+    /// Which proxies are believed for whom they connect.
+    pub proxies: Proxies,
+    /// What one address may have.
+    pub addresses: AddressLimits,
     /// How long open calls have to end once the node drains; what is left is dropped.
     pub drain_window: Duration,
 }
@@ -81,6 +91,8 @@ impl Default for ServerSettings {
             calls_per_connection: 2_048,
             first_word: HEAD_TIMEOUT,
             tls: None,
+            proxies: Proxies::default(),
+            addresses: AddressLimits::default(),
             drain_window: Duration::from_secs(5),
         }
     }
@@ -168,23 +180,24 @@ pub async fn serve(
     let (router, health) = services.into_router(settings.reflection).await?;
     let http = http(settings.calls_per_connection);
     let idlers = Idlers::new(settings.idle);
+    let entrance = Entrance::new(settings.proxies, settings.addresses);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = drain.cancelled() => break,
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept(), if connections.len() < settings.connections => match accepted {
-                Ok((stream, peer)) => {
+                Ok((stream, peer)) => if let Some(guest) = entrance.enter(peer) {
                     let place = idlers.enter();
-                    let router = gate::in_use(Arc::clone(&place), called_by(&router, peer));
+                    let router = gate::in_use(Arc::clone(&place), router.clone());
                     let opening = Opening { stream, first_word: settings.first_word, http: http.clone(), router };
-                    let served = opening.serve(settings.tls.clone(), drain.clone());
+                    let served = opening.enter(guest, settings.tls.clone(), drain.clone());
                     connections.spawn(async move {
                         if place.hold(served).await.is_none() {
                             debug!(%peer, "a connection is cut off: too many are idle");
                         }
                     });
-                }
+                },
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -230,14 +243,6 @@ pub(super) fn http(calls_per_connection: u32) -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// The router for one connection: services ask a request for its peer, as they would under tonic's own server.
-fn called_by(router: &Router, peer: SocketAddr) -> Router {
-    router.clone().layer(Extension(TcpConnectInfo {
-        local_addr: None,
-        remote_addr: Some(peer),
-    }))
-}
-
 /// A connection that was accepted.
 struct Opening {
     stream: TcpStream,
@@ -247,6 +252,25 @@ struct Opening {
 }
 
 impl Opening {
+    /// What a proxy says comes before everything else, TLS too.
+    async fn enter(mut self, guest: Guest, tls: Option<Arc<ServerTls>>, drain: CancellationToken) {
+        let guest = tokio::select! {
+            introduced = timeout(self.first_word, guest.introduced(&self.stream)) => match introduced {
+                Ok(Some(guest)) => guest,
+                _ => return,
+            },
+            () = drain.cancelled() => return,
+        };
+        self.router = guest.router(&self.router);
+        let served = self.serve(tls, drain);
+        if guest.is_over() {
+            // It has been told by then.
+            let _ = timeout(TOLD_WITHIN, served).await;
+        } else {
+            served.await;
+        }
+    }
+
     async fn serve(self, tls: Option<Arc<ServerTls>>, drain: CancellationToken) {
         if let Err(error) = self.stream.set_nodelay(true) {
             debug!(%error, "a connection ended before it began");
@@ -347,7 +371,7 @@ pub(super) async fn serve_connection<IO>(
 
 /// Passes on calls that say what they are. tonic would read any body as a message: one that a browser sends for any page, as `text/plain`.
 async fn only_grpc(request: Request<Body>, next: Next) -> Response<Body> {
-    if is_grpc(request.headers()) {
+    if is_grpc(&request) {
         return next.run(request).await;
     }
     let problem = Problem::new(
@@ -357,16 +381,9 @@ async fn only_grpc(request: Request<Body>, next: Next) -> Response<Body> {
     problem.with_field("content-type").into_response().map(Body::from)
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
-    // `application/grpc-web` is another protocol.
-    matches!(rest, Some([] | [b'+' | b';', ..]))
-}
-
 /// What answers a request for something that is not there, in the words of its protocol.
 async fn unknown(request: Request<Body>) -> Response<Body> {
-    if is_grpc(request.headers()) {
+    if is_grpc(&request) {
         let status = Status::unimplemented(format!("no such service here: {}", request.uri().path()));
         return status.into_http();
     }

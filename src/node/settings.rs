@@ -4,11 +4,13 @@ use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use super::{NodeError, certificates::Certificates, gates, serve::BLOCK_CACHE};
 use crate::{
-    config::{Config, JournalKind, Storage},
+    addresses::AddressLimits,
+    config::{Config, JournalKind, Network, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
     log::{RemoteSettings, Retention, StoreMemory},
+    proxies::Proxies,
 };
 
 /// Files that a node has open beside connections and stores: sockets, logs and what a library needs for a moment.
@@ -98,6 +100,8 @@ pub(super) fn server(config: &Config, files: Option<u64>, certificates: &Certifi
         reflection: config.grpc.reflection,
         connections: publishers(files),
         idle: publishers(files) * 3 / 4,
+        proxies: proxies(&config.grpc.trusted_proxies, config.grpc.proxy_protocol),
+        addresses: addresses(config),
         drain_window: config.drain.window,
         ..ServerSettings::default()
     }
@@ -126,6 +130,7 @@ pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
         header_timeout: config.http.header_timeout,
         max_header_bytes: config.http.max_header_bytes.in_memory(),
         send_queue: config.http.send_queue.in_memory(),
+        proxies: proxies(&config.http.trusted_proxies, config.http.proxy_protocol),
         topics_per_stream: config.limits.topics_per_stream,
         cors_origins: gates::origins(config)?,
         hosts: gates::streams(config)?,
@@ -133,6 +138,18 @@ pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
         moves_per_second: config.cluster.moves_per_second,
         ..edge::Settings::default()
     })
+}
+
+fn proxies(networks: &[Network], protocol: bool) -> Proxies {
+    Proxies::new(networks.iter().copied().map(Network::into_inner).collect(), protocol)
+}
+
+fn addresses(config: &Config) -> AddressLimits {
+    AddressLimits {
+        connections: config.limits.connections_per_address,
+        attempts_per_second: config.limits.attempts_per_second_per_address,
+        exempt_loopback: config.limits.exempt_loopback,
+    }
 }
 
 /// The limits on connections. What the limit on open `files` leaves is how many streams there may be.

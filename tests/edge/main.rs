@@ -10,6 +10,7 @@ mod http2;
 mod identity;
 mod leases;
 mod limits;
+mod proxies;
 mod quotas;
 mod revocations;
 mod routing;

@@ -440,6 +440,11 @@ impl Node {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (status, log) = (self.child.try_wait(), self.log());
+            let last: Vec<&str> = log.lines().rev().take(5).collect();
+            eprintln!("the node has ended: {status:?}; it said last: {last:#?}");
+        }
         // Gone before its directory is. It is waited for and left to be reaped by whom it belongs to.
         if let Some(id) = self.child.id()
             && self.child.start_kill().is_ok()

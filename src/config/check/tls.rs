@@ -73,7 +73,7 @@ mod tests {
         change(&mut config, file.path());
         let mut refused = Vec::new();
         check(&config, role, &mut |key, problem| {
-            refused.push(format!("{key} {problem}"))
+            refused.push(format!("{key} {problem}"));
         });
         refused
     }
