@@ -15,7 +15,7 @@ use super::{
     streams::{Terms, begins_now},
 };
 use crate::{
-    auth::{Auth, Denied, Lease, Subscriber, User},
+    auth::{Auth, Denied, Lease, User},
     gate::{self, Hosts},
     hub::Follow,
     model::{Slot, Topic, UnixMillis},
@@ -103,10 +103,7 @@ impl Rules {
         now: UnixMillis,
     ) -> Answer {
         let (mut answer, host) = match self.hosts.check(request) {
-            Ok(host) => (
-                self.decide(request, routes, over, now).unwrap_or_else(Answer::Whole),
-                host,
-            ),
+            Ok(host) => (self.decide(request, routes, over, now), host),
             Err(refused) => (Answer::Whole(refused.problem().into_response()), None),
         };
         let headers = match &mut answer {
@@ -132,59 +129,64 @@ impl Rules {
         routes: &Routes,
         over: impl FnOnce() -> Option<Over>,
         now: UnixMillis,
-    ) -> Result<Answer, Response<Bytes>> {
+    ) -> Answer {
         let path = request.uri().path();
         if path != EVENTS && path != ROUTE {
             let detail = format!("there is nothing here; streams are at {EVENTS}");
-            return Err(Problem::new(StatusCode::NOT_FOUND, detail).into_response());
+            return Answer::Whole(Problem::new(StatusCode::NOT_FOUND, detail).into_response());
         }
         if !cors::is_allowed(request.method()) {
             let detail = format!("{} is not for streams; publishing is on another port", request.method());
             let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
             response.headers_mut().insert(header::ALLOW, cors::ALLOWED_METHODS);
-            return Err(response);
+            return Answer::Whole(response);
         }
         if request.method() == Method::OPTIONS {
-            return Err(self.cors.preflight(request.headers()));
+            return Answer::Whole(self.cors.preflight(request.headers()));
         }
-        let query = request.uri().query().unwrap_or_default();
-        let over = over();
-        if path == ROUTE {
+        let answer = match (path == ROUTE, over()) {
             // It is no trouble to one that is over another limit, and may tell it where there is room.
-            if let Some(over @ Over::Attempts) = over {
-                return Err(too_many(over));
+            (true, Some(over @ Over::Attempts)) => return Answer::Whole(too_many(over)),
+            (true, _) => self.route(request, routes, now).map(Answer::Whole),
+            (false, Some(over)) => {
+                return Answer::Shed(come_back(stream_headers(), stay_away()), over.into());
             }
-            return Err(self.route(request.headers(), query, routes, now)?);
-        }
-        if let Some(over) = over {
-            return Ok(Answer::Shed(come_back(stream_headers(), stay_away()), over.into()));
-        }
-        let is_get = request.method() == Method::GET;
-        let subscriber = match caller::of_stream(&self.auth, request.headers(), query, now) {
-            Ok(subscriber) => subscriber,
-            // A browser would take any other status as final.
-            Err(Denied::KeyPending { retry_after } | Denied::NotReady { retry_after }) if is_get => {
-                let response = come_back(stream_headers(), come_back_after(retry_after));
-                return Ok(Answer::Shed(response, Shed::Unknown));
-            }
-            Err(denied) => return Err(denied.into_response()),
+            (false, None) => self.stream(request, routes, now),
         };
+        match answer {
+            Ok(answer) => answer,
+            // A browser would take any other status as final.
+            Err(Refused::Denied(Denied::KeyPending { retry_after } | Denied::NotReady { retry_after }))
+                if path == EVENTS && is_get(request) =>
+            {
+                let response = come_back(stream_headers(), come_back_after(retry_after));
+                Answer::Shed(response, Shed::Unknown)
+            }
+            Err(refused) => Answer::Whole(refused.into_response()),
+        }
+    }
+
+    /// What is done about a request for a stream. Who asks is known before anything else is looked at: strangers learn nothing.
+    fn stream<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Result<Answer, Refused> {
+        let query = request.uri().query().unwrap_or_default();
+        let subscriber = caller::of_stream(&self.auth, request.headers(), query, now)?;
         let last_event_id = last_event_id(request.headers());
-        let wanted = StreamRequest::parse(query, last_event_id.as_deref(), self.topics_per_stream, now)
-            .map_err(|error| wrong(&error))?;
-        let wanted = self.of(wanted, &subscriber)?;
+        let mut wanted = StreamRequest::parse(query, last_event_id.as_deref(), self.topics_per_stream, now)?;
+        let user = caller::user(&self.auth, &subscriber, wanted.user.take())?;
+        let wanted = wanted.of(user)?;
+        caller::may_follow(&subscriber, &wanted.follow.topics)?;
         let slot = wanted.routing_topic().map(|topic| routes.slot(topic));
         let movable = slot.filter(|_| wanted.is_movable());
         if let Some(slot) = movable
             && let Some(location) = routes.redirect(slot, request.uri(), wanted.redirected, now)
         {
-            return Err(redirect(location));
+            return Ok(Answer::Whole(redirect(location)));
         }
         let headers = stream_headers();
-        if !is_get {
+        if !is_get(request) {
             let mut response = Response::new(Bytes::new());
             *response.headers_mut() = headers;
-            return Err(response);
+            return Ok(Answer::Whole(response));
         }
         Ok(Answer::Stream(Opening {
             follow: wanted.follow,
@@ -195,32 +197,42 @@ impl Rules {
         }))
     }
 
-    /// What this caller wants, if they may have it.
-    fn of(&self, mut wanted: StreamRequest, subscriber: &Subscriber) -> Result<StreamRequest, Response<Bytes>> {
-        let claimed = wanted.user.take();
-        let user = caller::user(&self.auth, subscriber, claimed).map_err(Denied::into_response)?;
-        let wanted = wanted.of(user).map_err(|error| wrong(&error))?;
-        caller::may_follow(subscriber, &wanted.follow.topics).map_err(Denied::into_response)?;
-        Ok(wanted)
-    }
-
     /// Which edge streams belong on: told to those who could have the stream.
-    fn route(
-        &self,
-        headers: &HeaderMap,
-        query: &str,
-        routes: &Routes,
-        now: UnixMillis,
-    ) -> Result<Response<Bytes>, Response<Bytes>> {
-        let subscriber = caller::of_stream(&self.auth, headers, query, now).map_err(Denied::into_response)?;
-        let claimed = claimed_user(query).map_err(|error| wrong(&error))?;
-        let user = caller::user(&self.auth, &subscriber, claimed).map_err(Denied::into_response)?;
-        let topic = match user {
+    fn route<B>(&self, request: &Request<B>, routes: &Routes, now: UnixMillis) -> Result<Response<Bytes>, Refused> {
+        let query = request.uri().query().unwrap_or_default();
+        let subscriber = caller::of_stream(&self.auth, request.headers(), query, now)?;
+        let topic = match caller::user(&self.auth, &subscriber, claimed_user(query)?)? {
             Some(user) => user.inbox().clone(),
-            None => first_topic(query).map_err(|error| wrong(&error))?,
+            None => first_topic(query)?,
         };
-        caller::may_follow(&subscriber, std::slice::from_ref(&topic)).map_err(Denied::into_response)?;
+        caller::may_follow(&subscriber, std::slice::from_ref(&topic))?;
         Ok(place(routes, &topic))
+    }
+}
+
+fn is_get<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET
+}
+
+/// Why a request is not served.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// Because of who asks.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Because of what they ask.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl Refused {
+    fn into_response(self) -> Response<Bytes> {
+        match self {
+            Self::Denied(denied) => denied.into_response(),
+            Self::Request(error) => Problem::new(StatusCode::BAD_REQUEST, error.to_string())
+                .with_field(error.parameter())
+                .into_response(),
+        }
     }
 }
 
@@ -236,13 +248,6 @@ fn too_many(over: Over) -> Response<Bytes> {
     let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, over.to_string());
     problem.retry_after = Some(Duration::from_secs(1));
     problem.into_response()
-}
-
-/// The answer to a request that makes no sense.
-fn wrong(error: &RequestError) -> Response<Bytes> {
-    Problem::new(StatusCode::BAD_REQUEST, error.to_string())
-        .with_field(error.parameter())
-        .into_response()
 }
 
 /// Which edge streams of this topic belong on.
