@@ -143,9 +143,11 @@ impl Rules {
         match answer {
             Ok(answer) => answer,
             // A browser would take any other status as final.
-            Err(Refused::Denied(Denied::KeyPending { retry_after })) if path == EVENTS && is_get(request) => {
+            Err(Refused::Denied(Denied::KeyPending { retry_after } | Denied::NotReady { retry_after }))
+                if path == EVENTS && is_get(request) =>
+            {
                 let response = come_back(stream_headers(), come_back_after(retry_after));
-                Answer::Shed(response, Shed::KeyPending)
+                Answer::Shed(response, Shed::Unknown)
             }
             Err(refused) => Answer::Whole(refused.into_response()),
         }
@@ -279,8 +281,8 @@ pub(super) enum Shed {
     #[error("this node is draining")]
     Draining,
     /// Whether the caller's token is good is not known yet.
-    #[error("the key of the caller's token is being asked for")]
-    KeyPending,
+    #[error("the key of the caller's token, or what is revoked, is not known yet")]
+    Unknown,
 }
 
 #[cfg(test)]

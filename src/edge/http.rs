@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use futures::{FutureExt as _, future::LocalBoxFuture};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -73,19 +74,38 @@ pub(super) async fn serve(connection: Connection, stream: TcpStream) {
     }
 }
 
-/// What is left of the deadline after the handshake is for the first request.
+/// What the handshake takes is given back before the connection is served.
 async fn serve_encrypted(connection: Connection, stream: TcpStream, tls: &ServerTls, deadline: Instant) {
+    if let Some(served) = Box::pin(let_in(connection, stream, tls, deadline)).await {
+        served.await;
+    }
+}
+
+/// Shakes hands; what is left of the deadline then is for the first request.
+async fn let_in(
+    connection: Connection,
+    stream: TcpStream,
+    tls: &ServerTls,
+    deadline: Instant,
+) -> Option<LocalBoxFuture<'static, ()>> {
     let peer = connection.client;
     let stream = match timeout_at(deadline, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%peer, %error, "a connection is not let in"),
-        Err(_) => return debug!(%peer, "a connection is cut off: its handshake took too long"),
+        // It is large, and moved about.
+        Ok(Ok(stream)) => Box::new(stream),
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "a connection is not let in");
+            return None;
+        }
+        Err(_) => {
+            debug!(%peer, "a connection is cut off: its handshake took too long");
+            return None;
+        }
     };
-    if tls::speaks_http2(&stream) {
-        http2::serve(connection, TokioIo::new(stream), deadline).await;
+    Some(if tls::speaks_http2(&stream) {
+        http2::serve(connection, TokioIo::new(stream), deadline).boxed_local()
     } else {
-        https1::serve(connection, stream, deadline).await;
-    }
+        https1::serve(connection, stream, deadline).boxed_local()
+    })
 }
 
 async fn serve_plain(connection: Connection, stream: TcpStream, deadline: Instant) {

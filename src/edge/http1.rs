@@ -45,6 +45,14 @@ const LEAST_BUFFER: usize = 8_192;
 /// A stream that was admitted, with what it takes beside its connection, and the version of HTTP that it was asked for in.
 pub(super) type Admitted = Box<(Opening, Permits, Version)>;
 
+/// What becomes of a request.
+pub(super) enum Verdict {
+    /// It has this answer.
+    Whole(Response<Bytes>),
+    /// It is a stream.
+    Stream(Admitted),
+}
+
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
 pub(super) async fn serve(connection: Connection, io: Io, deadline: Instant) {
     let blocked = Rc::clone(&io.blocked);
@@ -154,11 +162,8 @@ impl Desk {
         }
     }
 
-    /// The answer.
-    ///
-    /// # Errors
-    /// If it is a stream, which was admitted.
-    pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Bytes>, Admitted> {
+    /// What becomes of a request.
+    pub(super) fn answer(&self, request: &Request<Incoming>) -> Verdict {
         self.is_asked.set(true);
         let rules = &self.worker.rules;
         let client = self.worker.settings.proxies.of_request(self.client, request.headers());
@@ -169,20 +174,20 @@ impl Desk {
                 if self.over.is_some() {
                     close_after(&mut response);
                 }
-                return Ok(response);
+                return Verdict::Whole(response);
             }
             Answer::Shed(response, reason) => (response, reason),
             Answer::Stream(opening) => match self.admit(client, &opening) {
                 Ok(permits) => {
                     debug!(peer = %client, "a stream begins");
-                    return Err(Box::new((opening, permits, request.version())));
+                    return Verdict::Stream(Box::new((opening, permits, request.version())));
                 }
                 Err(reason) => (rules.shed(opening), reason),
             },
         };
         debug!(peer = %client, %reason, "a stream is shed");
         close_after(&mut response);
-        Ok(response)
+        Verdict::Whole(response)
     }
 
     /// The limit that a request is over.
@@ -220,8 +225,8 @@ impl Service<Request<Incoming>> for Parking {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match self.desk.answer(&request) {
-            Ok(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
-            Err(admitted) => {
+            Verdict::Whole(response) => Either::Left(future::ready(Ok(response.map(Full::new)))),
+            Verdict::Stream(admitted) => {
                 *self.parked.borrow_mut() = Some(admitted);
                 Either::Right(future::pending())
             }

@@ -21,13 +21,13 @@ use tracing::debug;
 
 use super::{
     http::Connection,
-    http1::{Desk, close, close_after, hyper},
+    http1::{Desk, Verdict, close, close_after, hyper},
     streamed::{self, Body},
     worker::Worker,
 };
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
-pub(super) async fn serve(connection: Connection, stream: TlsStream<TcpStream>, deadline: Instant) {
+pub(super) async fn serve(connection: Connection, stream: Box<TlsStream<TcpStream>>, deadline: Instant) {
     let worker = Rc::clone(&connection.worker);
     let is_asked = Rc::new(Cell::new(false));
     let answering = Answering {
@@ -67,8 +67,8 @@ impl Service<Request<Incoming>> for Answering {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let answered = match self.desk.answer(&request) {
-            Ok(response) => streamed::whole(response),
-            Err(admitted) => {
+            Verdict::Whole(response) => streamed::whole(response),
+            Verdict::Stream(admitted) => {
                 let (opening, permits, _) = *admitted;
                 let opened = streamed::open(&self.worker, opening, permits, ());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.

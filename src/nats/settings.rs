@@ -59,7 +59,7 @@ impl Tls {
     }
 }
 
-/// A certificate that a node shows to servers.
+/// A certificate that a node shows to servers. Its files are read for each connection: a pair that does not match keeps the node away until it does.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
     /// The certificate, and those between it and the root (PEM).

@@ -56,6 +56,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         Handle::current(),
         settings::remote_log(config),
         ports.certificates.cluster.clone(),
+        cluster::secret_of(config)?,
     );
     let routes = cluster::no_routes(layout, &name);
 

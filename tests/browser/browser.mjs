@@ -29,13 +29,13 @@ const QUIET = [
   '--no-proxy-server',
 ]
 
-/** Starts Chromium for the time of a suite. */
-export async function launch() {
+/** Starts Chromium for the time of a suite, with more arguments. */
+export async function launch(more = []) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     // Its sandbox does not start for root.
     chromiumSandbox: process.getuid() !== 0,
-    args: QUIET,
+    args: [...QUIET, ...more],
   })
 }
 

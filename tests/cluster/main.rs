@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `following` | what is published at any ingest node reaches followers on every edge; cursors hold on all of them |
 //! | `outages` | what goes on without NATS, without an ingest node, and while an edge drains |
+//! | `revoking` | tokens that are taken back, and the cluster's secret |
 //! | `roles` | what a node does by itself, without NATS or beside one that claims to be it |
 //! | `routing` | where a user's streams belong, and who says so |
 //! | `chaos` | all of it at random, with a ledger |
@@ -21,6 +22,7 @@ mod link;
 #[allow(dead_code, reason = "tests/embedded uses more of it")]
 mod node;
 mod outages;
+mod revoking;
 mod roles;
 mod routing;
 #[path = "../nats/server.rs"]

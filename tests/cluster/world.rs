@@ -68,6 +68,20 @@ impl Plan {
 
     /// Starts it and waits until an event of each shard gets from every ingest node to every edge; `None` if this version of NATS is not to be had.
     pub(crate) async fn start(self) -> Option<World> {
+        let world = self.launch().await?;
+        world.works(None).await;
+        Some(world)
+    }
+
+    /// The same, where publishers and followers are asked who they are: as the holder of a token that may publish everything, and by nothing more than
+    /// that the nodes are ready on the edges.
+    pub(crate) async fn start_as(self, token: &str) -> Option<World> {
+        let world = self.launch().await?;
+        world.works(Some(token)).await;
+        Some(world)
+    }
+
+    async fn launch(self) -> Option<World> {
         let (nats, routes) = servers(self.version, self.servers).await?;
         let mut world = World {
             layout: Layout::new(1_024, 8).expect("valid"),
@@ -80,7 +94,6 @@ impl Plan {
         };
         world.start_nodes().await;
         world.ready().await;
-        world.works().await;
         Some(world)
     }
 }
@@ -238,16 +251,21 @@ impl World {
     }
 
     /// Waits until the nodes have heard of each other: that they are ready says nothing of that.
-    async fn works(&self) {
+    async fn works(&self, token: Option<&str>) {
         let topics = self.topic_of_each_shard("first/");
         for (at, member) in self.ingests.iter().enumerate() {
             let mut publisher = Publisher::connect(member.addresses()).await;
             for topic in &topics {
                 let published = async {
-                    while let Err(status) = publisher
-                        .try_publish(keyed(topic, "first", format!("first {at}")))
-                        .await
-                    {
+                    let request = || {
+                        let mut request = tonic::Request::new(keyed(topic, "first", format!("first {at}")));
+                        if let Some(token) = token {
+                            let bearer = format!("Bearer {token}").parse().expect("ASCII");
+                            request.metadata_mut().insert("authorization", bearer);
+                        }
+                        request
+                    };
+                    while let Err(status) = publisher.0.publish(request()).await {
                         assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
                         // It asks to come back, and beats are a second apart.
                         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -256,7 +274,7 @@ impl World {
                 patiently(format_args!("{topic} being published at {}", member.name), published).await;
             }
         }
-        for member in &self.edges {
+        for member in self.edges.iter().filter(|_| token.is_none()) {
             let first = Ask::topics(&topics).query("since", "earliest");
             let mut stream = first.open(member.addresses().http).await.expect("a stream");
             stream.data(topics.len() * self.ingests.len()).await;

@@ -14,6 +14,7 @@ mod log;
 mod logs;
 mod members;
 mod nats;
+mod nats_certificates;
 mod nats_connection;
 mod nats_losses;
 mod remote;

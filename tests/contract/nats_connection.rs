@@ -1,11 +1,10 @@
-//! The connection to NATS: who is let in, how it is secured, and what is told when it cannot be made.
+//! The connection to NATS: who is let in, and what is told when it cannot be made.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use nkeys::KeyPair;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer};
-use tidings::nats::{Auth, ClientCertificate, Link, Nats, NatsError, RoundTripError, Settings, Tls};
+use tidings::nats::{Auth, Link, Nats, RoundTripError, Settings};
 
 use crate::{
     logs,
@@ -147,111 +146,6 @@ async fn a_credentials_file() {
     )
     .await;
     assert!(told.contains("nats.credentials_file"), "{told}");
-}
-
-/// A root, a certificate from it for an address, and one for a client, as files.
-struct Certificates {
-    dir: tempfile::TempDir,
-}
-
-impl Certificates {
-    fn make(address: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut root = CertificateParams::new(Vec::new()).expect("valid");
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root_key = rcgen::KeyPair::generate().expect("a key");
-        let write = |name: &str, text: String| fs::write(dir.path().join(name), text).expect("written");
-        write("ca.pem", root.self_signed(&root_key).expect("signed").pem());
-        let issuer = Issuer::new(root, root_key);
-        for (name, of) in [("server", address), ("client", "tests")] {
-            let key = rcgen::KeyPair::generate().expect("a key");
-            let params = CertificateParams::new(vec![of.to_owned()]).expect("valid");
-            write(
-                &format!("{name}.pem"),
-                params.signed_by(&key, &issuer).expect("signed").pem(),
-            );
-            write(&format!("{name}.key"), key.serialize_pem());
-        }
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn client(&self) -> ClientCertificate {
-        ClientCertificate {
-            cert_file: self.path("client.pem"),
-            key_file: self.path("client.key"),
-        }
-    }
-}
-
-#[tokio::test]
-async fn tls_and_certificates_of_both_sides() {
-    logs::keep();
-    let address = an_address();
-    let certificates = Certificates::make(&address.to_string());
-    let path = |name: &str| certificates.path(name).display().to_string();
-    let tls = format!(
-        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}",
-        path("server.pem"),
-        path("server.key"),
-        path("ca.pem")
-    );
-    let server = Server::start_at(Version::Newest, address, &tls).expect("installed");
-    let with = |ca_file, client| Settings {
-        tls: Tls {
-            required: true,
-            ca_file,
-            client,
-        },
-        ..settings(&[server.url()])
-    };
-    let ca = Some(certificates.path("ca.pem"));
-    is_let_in(&with(ca.clone(), Some(certificates.client()))).await;
-
-    // Another root: the server is not who it should be.
-    let others = Certificates::make("127.0.0.1");
-    let _stranger = Nats::connect(&with(Some(others.path("ca.pem")), Some(certificates.client())))
-        .await
-        .expect("settings that can work");
-    logs::wait_for(&["cannot be reached", &address.to_string(), "certificate"]).await;
-
-    // A key that does not go with its certificate can never work.
-    let mixed = ClientCertificate {
-        key_file: others.path("client.key"),
-        ..certificates.client()
-    };
-    let error = Nats::connect(&with(ca, Some(mixed))).await.expect_err("wrong");
-    assert!(
-        matches!(
-            error,
-            NatsError::Content {
-                setting: "nats.tls_key",
-                ..
-            }
-        ),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn a_server_without_tls_is_refused_where_tls_is_required() {
-    logs::keep();
-    let server = start("");
-    let certificates = Certificates::make(&server.address().to_string());
-    let tls = Tls {
-        ca_file: Some(certificates.path("ca.pem")),
-        ..Tls::default()
-    };
-    let settings = Settings {
-        tls,
-        ..settings(&[server.url()])
-    };
-    let nats = Nats::connect(&settings).await.expect("settings that can work");
-    logs::wait_for(&["cannot be reached", &server.address().to_string()]).await;
-    assert!(!nats.link().borrow().up);
 }
 
 #[tokio::test]

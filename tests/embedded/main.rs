@@ -6,6 +6,7 @@
 //! | `lifecycle`, `starting` | draining, signals, and the mistakes that keep it from starting |
 //! | `faults`, `small_disk` | a disk that fails, a disk that is full, a disk that is small |
 //! | `resuming` | cursors of every kind, retention, keys across `kill -9` |
+//! | `revoking` | tokens that are taken back, across retention and `kill -9` |
 //! | `slow` | a reader that stops reading |
 //! | `http` | what is not a stream, pages of other origins, half-sent heads, JSON publishing |
 //! | `chaos` | all of it at random |
@@ -22,6 +23,7 @@ mod lifecycle;
 #[allow(dead_code, reason = "tests/cluster uses the rest of it")]
 mod node;
 mod resuming;
+mod revoking;
 mod slow;
 mod small_disk;
 mod sse;

@@ -8,6 +8,7 @@
 //! | `refusals` | those who speak something else, something old, or nothing |
 //! | `starting` | what is said of files that cannot be used |
 //! | `command_line` | `publish`, `listen` and `route` over TLS |
+//! | `memory` | what streams take |
 //! | `cluster` | TLS between all roles, and to NATS |
 //!
 //! Beside them: `authority` makes certificates, `curl` and `handshake` are the clients; `node`, `sse` and `client` are those of `tests/embedded`,
@@ -21,6 +22,7 @@ mod cluster;
 mod command_line;
 mod curl;
 mod handshake;
+mod memory;
 #[path = "../embedded/node.rs"]
 #[allow(dead_code, reason = "tests/embedded uses more of it")]
 mod node;

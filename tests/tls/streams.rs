@@ -112,3 +112,26 @@ async fn too_many_streams_are_shed_over_tls_as_browsers_retry() {
         assert!(rest.starts_with("retry: ") && code == 0, "{rest} {code}");
     }
 }
+
+#[tokio::test]
+async fn a_slow_reader_loses_nothing() {
+    const EVENTS: usize = 3_000;
+
+    let authority = Authority::new(Key::Ec);
+    let setup = Setup::new().set("http.send_queue", "16KiB");
+    let node = authority.local("edge").on(setup, &["http"]).start().await;
+    let mut publisher = Publisher::connect(node.addresses()).await;
+    let padding = "x".repeat(1_000);
+    for version in Version::ALL {
+        let topic = format!("slow/{version:?}");
+        let query = format!("topic={topic}");
+        let mut stream = Stream::open(version, &authority.ca(), node.addresses().http, &query).await;
+        // Far more than the queue, both sockets and curl's pipe hold, and nobody reads.
+        let events = (0..EVENTS).map(|number| format!("{number} {padding}"));
+        publisher.publish_many(&topic, events).await;
+        for number in 0..EVENTS {
+            let data = stream.data().await.expect("an event");
+            assert!(data.starts_with(&format!("{number} ")), "{number}: {:.20}", data);
+        }
+    }
+}

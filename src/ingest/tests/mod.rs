@@ -1,11 +1,16 @@
 //! Ingest as its clients see it: real ones, over loopback, before a journal that does as it is told.
 
+mod audit;
 mod backpressure;
+mod control;
 mod double;
 mod entrance;
 mod grpc;
 mod json;
+mod permissions;
 mod port;
+mod quotas;
+mod who;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,7 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use self::double::{TestBus, TestJournal};
-use super::{Ingest, ServeError, ServerSettings, Services, Settings, grpc::publisher, json::router, serve};
+use super::{
+    Ingest, Rates, ServeError, ServerSettings, Services, Settings, control::control, grpc::publisher, json::router,
+    serve,
+};
 use crate::{
     auth::Auth,
     journal::{AppendError, Placed, Unavailable},
@@ -32,6 +40,7 @@ use crate::{
 /// A served port.
 struct Node {
     address: SocketAddr,
+    auth: Arc<Auth>,
     journal: Arc<TestJournal>,
     bus: Arc<TestBus>,
     drain: CancellationToken,
@@ -54,16 +63,30 @@ impl Node {
     }
 
     async fn start_with(journal: TestJournal, settings: ServerSettings) -> Self {
+        Self::start_all(journal, settings, Auth::open(), Rates::default()).await
+    }
+
+    /// With those who are let in, and how much each may publish.
+    async fn start_for(journal: TestJournal, auth: Auth, rates: Rates) -> Self {
+        Self::start_all(journal, ServerSettings::default(), auth, rates).await
+    }
+
+    async fn start_all(journal: TestJournal, settings: ServerSettings, auth: Auth, rates: Rates) -> Self {
         let journal = Arc::new(journal);
         let bus = Arc::new(TestBus::default());
         let drain = CancellationToken::new();
-        let ingest = ingest(&journal, &bus, &drain);
-        let services = Services::new().grpc(publisher(ingest.clone())).http(router(ingest));
+        let auth = Arc::new(auth);
+        let ingest = ingest_for(&journal, &bus, &drain, &auth, rates);
+        let services = Services::new()
+            .grpc(publisher(ingest.clone()))
+            .grpc(control(ingest.clone()))
+            .http(router(ingest));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let served = tokio::spawn(serve(listener, services, settings, drain.clone()));
         Self {
             address,
+            auth,
             journal,
             bus,
             drain,
@@ -121,12 +144,26 @@ impl Node {
 }
 
 fn ingest(journal: &Arc<TestJournal>, bus: &Arc<TestBus>, drain: &CancellationToken) -> Ingest {
+    ingest_for(journal, bus, drain, &Arc::new(Auth::open()), Rates::default())
+}
+
+fn ingest_for(
+    journal: &Arc<TestJournal>,
+    bus: &Arc<TestBus>,
+    drain: &CancellationToken,
+    auth: &Arc<Auth>,
+    rates: Rates,
+) -> Ingest {
+    let settings = Settings {
+        rates,
+        ..Settings::default()
+    };
     Ingest::new(
         journal.clone(),
         bus.clone(),
         Layout::new(1_024, 3).unwrap(),
-        Settings::default(),
-        Arc::new(Auth::open()),
+        settings,
+        Arc::clone(auth),
         drain.clone(),
     )
 }

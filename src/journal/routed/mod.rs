@@ -40,7 +40,7 @@ use self::{
 };
 use super::{AppendError, CloseError, Journal, Ticket, service::Held};
 use crate::{
-    members::Holders,
+    members::{ClusterSecret, Holders},
     model::{Layout, Publish, Shard},
     tls::ClientTls,
 };
@@ -120,10 +120,19 @@ impl Routed {
         holders: &watch::Receiver<Arc<Holders>>,
         settings: Settings,
     ) -> Arc<Self> {
-        Self::start_over(node, layout, held, holders, settings, ClientTls::default())
+        Self::start_over(
+            node,
+            layout,
+            held,
+            holders,
+            settings,
+            ClientTls::default(),
+            ClusterSecret::default(),
+        )
     }
 
-    /// The same; nodes whose URL begins with https are reached with these certificates instead of the system's.
+    /// The same; nodes whose URL begins with https are reached with these certificates instead of the system's, and all know
+    /// this one by the cluster's secret.
     #[must_use]
     pub fn start_over(
         node: &str,
@@ -132,10 +141,11 @@ impl Routed {
         holders: &watch::Receiver<Arc<Holders>>,
         mut settings: Settings,
         tls: ClientTls,
+        secret: ClusterSecret,
     ) -> Arc<Self> {
         let most = (IN_FLIGHT_ON_A_CONNECTION / usize::from(layout.shards())).max(1);
         settings.in_flight_at_a_node = settings.in_flight_at_a_node.clamp(1, most);
-        let peers = Arc::new(Peers::new(settings, tls));
+        let peers = Arc::new(Peers::new(settings, tls, secret));
         let routes = TaskTracker::new();
         let (mut queues, mut tasks) = (Vec::new(), Vec::new());
         for shard in (0..layout.shards()).map(Shard) {

@@ -5,16 +5,26 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint, Error},
+};
 
 use super::Settings;
-use crate::tls::{self, ClientTls};
+use crate::{
+    members::ClusterSecret,
+    tls::{self, ClientTls},
+};
+
+/// A connection with whose calls the cluster's secret goes.
+pub(super) type Trusted = InterceptedService<Channel, ClusterSecret>;
 
 /// See the module. A connection is made when it is first needed, and again after it broke.
 #[derive(Debug)]
 pub(super) struct Peers {
     settings: Settings,
     tls: ClientTls,
+    secret: ClusterSecret,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
@@ -22,17 +32,23 @@ impl Peers {
     /// So many connections are kept for nodes that are not asked any more.
     const MOST: usize = 256;
 
-    /// `tls` is how those are reached whose URL begins with https.
-    pub(super) fn new(settings: Settings, tls: ClientTls) -> Self {
+    /// `tls` is how those are reached whose URL begins with https, and `secret` what they know this node by.
+    pub(super) fn new(settings: Settings, tls: ClientTls, secret: ClusterSecret) -> Self {
         Self {
             settings,
             tls,
+            secret,
             channels: Mutex::default(),
         }
     }
 
     /// The connection to a node, by the URL of its gRPC port.
-    pub(super) fn channel(&self, url: &str) -> Result<Channel, Error> {
+    pub(super) fn channel(&self, url: &str) -> Result<Trusted, Error> {
+        let channel = self.connection(url)?;
+        Ok(InterceptedService::new(channel, self.secret.clone()))
+    }
+
+    fn connection(&self, url: &str) -> Result<Channel, Error> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(url) {
             return Ok(channel.clone());

@@ -15,9 +15,9 @@ use tidings_proto::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 
-use super::order::Outcome;
+use super::{order::Outcome, peers::Trusted};
 use crate::{
     journal::{
         AppendError,
@@ -101,7 +101,7 @@ pub(super) struct Remote {
 
 impl Remote {
     /// Opens a stream. Nothing is sent before the other node has accepted it.
-    pub(super) async fn open(channel: Channel, node: String, shard: Shard, in_flight: usize) -> Result<Self, String> {
+    pub(super) async fn open(channel: Trusted, node: String, shard: Shard, in_flight: usize) -> Result<Self, String> {
         let (requests, queue) = mpsc::channel(in_flight);
         let sent = Arc::new(Sent::default());
         let counted = {

@@ -14,18 +14,18 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::{
     Counters, RemoteSettings,
     hedging::Hedging,
-    peers::{Peer, Peers},
+    peers::{Peer, Peers, Trusted},
     view::View,
     weigh::Weighing,
 };
 use crate::{
     log::{Heads, Located, ReadError, Replay, ReplayRequest, wire},
-    members::Holders,
+    members::{ClusterSecret, Holders},
     model::{Epoch, Shard, UnixMillis},
     tls::ClientTls,
 };
@@ -92,12 +92,17 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub(super) fn new(holders: watch::Receiver<Arc<Holders>>, settings: RemoteSettings, tls: ClientTls) -> Self {
+    pub(super) fn new(
+        holders: watch::Receiver<Arc<Holders>>,
+        settings: RemoteSettings,
+        tls: ClientTls,
+        secret: ClusterSecret,
+    ) -> Self {
         let hedging = || Mutex::new(Hedging::new(settings.hedge_after, settings.hedge_share));
         Self {
             holders,
             settings,
-            peers: Peers::new(tls),
+            peers: Peers::new(tls, secret),
             views: Mutex::default(),
             hedging: [hedging(), hedging()],
             counters: Counters::default(),
@@ -325,7 +330,7 @@ impl Race<'_> {
 }
 
 /// Puts a question to one node.
-async fn put(channel: Channel, question: &Question) -> Result<Answer, Refused> {
+async fn put(channel: Trusted, question: &Question) -> Result<Answer, Refused> {
     let mut client = LogClient::new(channel).max_decoding_message_size(MAX_ANSWER);
     match question {
         Question::Heads(shard) => {

@@ -49,7 +49,7 @@ pub(crate) use self::{
 };
 use super::{Heads, Located, Log, ReadError, Replay, ReplayRequest};
 use crate::{
-    members::Holders,
+    members::{ClusterSecret, Holders},
     model::{Shard, UnixMillis},
     tls::ClientTls,
 };
@@ -118,19 +118,27 @@ impl RemoteLog {
     /// A log that is read from whoever holds a shard at the time. Connections are made as they are needed, and driven on `runtime`.
     #[must_use]
     pub fn new(holders: watch::Receiver<Arc<Holders>>, runtime: Handle, settings: RemoteSettings) -> Self {
-        Self::over(holders, runtime, settings, ClientTls::default())
+        Self::over(
+            holders,
+            runtime,
+            settings,
+            ClientTls::default(),
+            ClusterSecret::default(),
+        )
     }
 
-    /// The same; nodes whose URL begins with https are reached with these certificates instead of the system's.
+    /// The same; nodes whose URL begins with https are reached with these certificates instead of the system's, and all know
+    /// this one by the cluster's secret.
     #[must_use]
     pub fn over(
         holders: watch::Receiver<Arc<Holders>>,
         runtime: Handle,
         settings: RemoteSettings,
         tls: ClientTls,
+        secret: ClusterSecret,
     ) -> Self {
         Self {
-            asking: Arc::new(Asking::new(holders, settings, tls)),
+            asking: Arc::new(Asking::new(holders, settings, tls, secret)),
             flights: Arc::default(),
             turns: Arc::new(Turns::new(settings)),
             runtime,

@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
-    members::{Holder, Holders},
+    members::{ClusterSecret, Holder, Holders},
     tls::{self, ClientTls},
 };
 
@@ -26,17 +29,20 @@ const BUSY_REST: Duration = Duration::from_millis(250);
 /// How long a node may say nothing at all to what it is asked until it counts as hung, at least.
 const HANGS: Duration = Duration::from_millis(200);
 
+/// A connection with whose calls the cluster's secret goes.
+pub(super) type Trusted = InterceptedService<Channel, ClusterSecret>;
+
 /// A node.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// Its name.
     pub(super) node: Arc<str>,
-    channel: Result<Channel, String>,
+    channel: Result<Trusted, String>,
     health: Mutex<Health>,
 }
 
 impl Peer {
-    fn new(holder: &Holder, tls: &ClientTls) -> Self {
+    fn new(holder: &Holder, tls: &ClientTls, secret: &ClusterSecret) -> Self {
         let endpoint = Endpoint::from_shared(holder.grpc.clone()).map(|endpoint| {
             endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -48,7 +54,7 @@ impl Peer {
         Self {
             node: holder.node.as_str().into(),
             channel: endpoint
-                .map(|endpoint| tls::channel(&endpoint, tls))
+                .map(|endpoint| InterceptedService::new(tls::channel(&endpoint, tls), secret.clone()))
                 .map_err(|error| format!("its address {:?} is none: {error}", holder.grpc)),
             health: Mutex::default(),
         }
@@ -58,7 +64,7 @@ impl Peer {
     ///
     /// # Errors
     /// If the node's address is none.
-    pub(super) fn channel(&self) -> Result<Channel, String> {
+    pub(super) fn channel(&self) -> Result<Trusted, String> {
         self.channel.clone()
     }
 
@@ -141,6 +147,7 @@ impl Health {
 #[derive(Debug)]
 pub(super) struct Peers {
     tls: ClientTls,
+    secret: ClusterSecret,
     known: Mutex<Known>,
 }
 
@@ -151,10 +158,11 @@ struct Known {
 }
 
 impl Peers {
-    /// Nobody yet. `tls` is how those are reached whose URL begins with https.
-    pub(super) fn new(tls: ClientTls) -> Self {
+    /// Nobody yet. `tls` is how those are reached whose URL begins with https, and `secret` what they know this node by.
+    pub(super) fn new(tls: ClientTls, secret: ClusterSecret) -> Self {
         Self {
             tls,
+            secret,
             known: Mutex::default(),
         }
     }
@@ -172,7 +180,7 @@ impl Peers {
             if let Some(peer) = peer {
                 return Arc::clone(peer);
             }
-            let peer = Arc::new(Peer::new(holder, &self.tls));
+            let peer = Arc::new(Peer::new(holder, &self.tls, &self.secret));
             known.by_url.insert(holder.grpc.clone(), Arc::clone(&peer));
             peer
         });

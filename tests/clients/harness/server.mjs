@@ -81,9 +81,15 @@ export class Server {
     if (signal === 'SIGTERM') assert.deepEqual([code, by], [0, null], 'it did not end in good order')
   }
 
+  /** Where its streams are: an address and a port. */
+  get http() {
+    return this.#listen.http
+  }
+
   /** The address of a stream of a topic. */
   events(topic, parameters = {}) {
-    return `http://${this.#listen.http}/v1/events?${new URLSearchParams({ topic, ...parameters })}`
+    const scheme = this.#environment.TIDINGS_HTTP__TLS_CERT ? 'https' : 'http'
+    return `${scheme}://${this.#listen.http}/v1/events?${new URLSearchParams({ topic, ...parameters })}`
   }
 
   /** Publishes events, each `{ topics, data, type, key }`, in order; fails unless all were accepted. */
