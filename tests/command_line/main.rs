@@ -4,6 +4,7 @@ mod configuration;
 mod listening;
 mod publishing;
 mod routing;
+mod tokens;
 
 use std::{
     path::Path,
