@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,6 +28,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    gate::Place,
     proxies::Client,
     tls::{self, ServerTls},
 };
@@ -43,6 +45,8 @@ pub(super) struct Connection {
     /// Who connected; perhaps a proxy, whose requests are from others.
     pub(super) client: Client,
     pub(super) permit: ConnectionPermit,
+    /// Its place among those without a stream.
+    pub(super) place: Arc<Place>,
     /// The limit that it is over: every stream that it asks for is shed.
     pub(super) over: Option<Over>,
 }

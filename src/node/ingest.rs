@@ -8,7 +8,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, access, cluster, owner,
+    NodeError, access, cluster, gates, owner,
     ports::Ports,
     replica,
     revocations::{Hearing, Renewal, Revoked},
@@ -187,6 +187,7 @@ pub(super) fn spawn(
         draining.clone(),
     );
     let services = Services::new()
+        .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(ingest::control::control(publisher.clone()))
         .grpc(log::service::service(log, &secret))
@@ -199,7 +200,12 @@ pub(super) fn spawn(
         settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
-    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
+    background.spawn(admin::serve(
+        ports.admin,
+        health,
+        (gates::admin(config)?, admin_token),
+        stop.clone(),
+    ));
 
     Ok(Node {
         addresses: ports.addresses,
