@@ -1,8 +1,13 @@
 //! The side that serves.
 
-use std::{convert::Infallible, io, sync::Arc, time::SystemTime};
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -19,13 +24,16 @@ use super::{
     Problem, TlsError,
     client::Protocol,
     files::{Content, NamedFile},
-    identity::Identity,
+    identity::{Identity, Term},
     kept::Kept,
     plain, provider,
 };
 
 /// What one connection may have waiting, encrypted, for a socket that takes nothing: enough for a whole record.
 const BUFFER: usize = 16 * 1024;
+
+/// How often a certificate is warned of that should have been renewed.
+const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a server is made from.
 #[derive(Debug, Clone)]
@@ -44,7 +52,7 @@ pub struct ServerTls(Kept<Served>);
 
 struct Served {
     config: Arc<ServerConfig>,
-    not_after: SystemTime,
+    term: Term,
 }
 
 impl ServerTls {
@@ -60,12 +68,21 @@ impl ServerTls {
     /// Until when the certificate that is shown now is good.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        self.0.current().not_after
+        self.0.current().term.not_after
     }
 
-    /// Follows the files, for as long as it is polled.
+    /// Follows the files, for as long as it is polled; and warns once a day of a certificate that should have been renewed.
     pub async fn keep(self: Arc<Self>) -> Infallible {
-        self.0.keep().await
+        let remind = async {
+            loop {
+                sleep(REMIND).await;
+                self.0.current().term.remind(SystemTime::now());
+            }
+        };
+        tokio::select! {
+            never = self.0.keep() => never,
+            never = remind => never,
+        }
     }
 
     /// Lets a connection in. It may take as long as the other side likes: the deadline is the caller's. One that does not speak TLS is told
@@ -131,6 +148,6 @@ fn serve(contents: &[Content]) -> Result<Served, TlsError> {
     }
     Ok(Served {
         config: Arc::new(config),
-        not_after: identity.not_after,
+        term: identity.term,
     })
 }

@@ -152,5 +152,5 @@ async fn a_certificate_that_has_expired_is_shown_and_warned_of() {
     assert!(!let_in && told.contains("certificate has expired"), "{told}");
     let good = authority.local("edge");
     let node = good.on(Setup::new(), &["http"]).start().await;
-    assert!(!node.log().contains("expired") && node.log().contains(&good.serial.to_lowercase().replace("0x", "")[..2]));
+    assert!(node.log().contains("certificate loaded") && !node.log().contains("expired"));
 }
