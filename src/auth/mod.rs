@@ -14,6 +14,7 @@ pub mod keys;
 mod pattern;
 mod publishers;
 mod revocation;
+mod sign;
 mod token;
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ pub use self::{
     pattern::{Pattern, PatternError, Patterns},
     publishers::{Credential, KnownPublisher, TokenHash},
     revocation::{Added, Revocation, RevocationError, Revocations, Target},
+    sign::{SigningKey, SigningKeyError},
     token::MAX_BYTES as MAX_TOKEN_BYTES,
 };
 use self::{
@@ -202,3 +204,6 @@ impl Rules {
         Ok(verified)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The command line. `serve`, `edge` and `ingest` are the server itself; the others are clients and tools.
 
 mod backoff;
+pub mod bearer;
 pub mod certificates;
 pub mod check_config;
 pub mod listen;
@@ -9,6 +10,7 @@ pub mod revoke;
 pub mod role;
 pub mod route;
 mod server;
+pub mod token;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -63,6 +65,8 @@ pub enum Command {
     ///
     /// Prints the slot and the owner's name and address, as the edge that is asked sees the cluster.
     Route(route::Arguments),
+    /// Make tokens, and the hashes of publishers' own.
+    Token(token::Arguments),
     /// Take back tokens before they expire: one, a user's, or all that were issued before some time; or list what is revoked.
     ///
     /// Every edge hears of it within a second: it ends the streams that it covers, and refuses their tokens from then on, across restarts, until
@@ -91,6 +95,7 @@ pub fn run(command: Command, node: impl FnOnce(Role, Config) -> anyhow::Result<(
         Command::Edge(arguments) => serve(Role::Edge, &arguments),
         Command::Ingest(arguments) => serve(Role::Ingest, &arguments),
         Command::Route(arguments) => interruptible(|_| route::run(arguments)),
+        Command::Token(arguments) => token::run(&arguments),
         Command::Revoke(arguments) => interruptible(|_| revoke::run(arguments)),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Publish(arguments) => interruptible(|interrupt| publish::run(arguments, interrupt)),

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,12 +13,16 @@ use tidings_proto::v1::{
     revoke_request::Target,
 };
 use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
+    Status,
     transport::{Channel, Endpoint},
 };
 
-use super::server::printable;
+use super::{
+    bearer::{Bearer, with_token},
+    certificates::{Identity, Trust},
+    server::printable,
+};
+use crate::tls::{self, ClientTls};
 
 /// How long connecting, and the answer, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -69,9 +72,14 @@ pub struct Arguments {
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     url: String,
 
-    /// The file that the token for this command itself is in; without it, the variable TIDINGS_TOKEN, if it is set.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
+
+    #[command(flatten)]
+    identity: Identity,
+
+    #[command(flatten)]
+    bearer: Bearer,
 }
 
 /// Revokes or lists, and prints what is revoked.
@@ -79,8 +87,9 @@ pub struct Arguments {
 /// # Errors
 /// If the server cannot be reached, or refuses.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let token = token(arguments.token_file.as_deref())?;
-    let mut client = connect(&arguments.url).await?;
+    let token = arguments.bearer.token()?;
+    let tls = arguments.trust.load_with(&arguments.identity)?;
+    let mut client = connect(&arguments.url, &tls).await?;
     let revocations = if arguments.list {
         let request = with_token(ListRevocationsRequest {}, token.as_ref());
         let answer = client.list_revocations(request).await.map_err(refused)?;
@@ -99,10 +108,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn connect(url: &str) -> anyhow::Result<ControlClient<Channel>> {
+async fn connect(url: &str, tls: &ClientTls) -> anyhow::Result<ControlClient<Channel>> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .with_context(|| format!("{url:?} is not the address of a server: http://127.0.0.1:50051 is one"))?;
-    let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await;
+    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
+    let channel = tls::connect(&endpoint, tls).await;
     let channel = channel.with_context(|| {
         format!("{url} cannot be reached: does --url name the gRPC port of a node that takes events?")
     })?;
@@ -129,33 +139,6 @@ fn request(arguments: &Arguments) -> anyhow::Result<RevokeRequest> {
         for_ms: u64::try_from(arguments.lasts.as_millis()).unwrap_or(u64::MAX).max(1),
         reason: arguments.reason.clone().unwrap_or_default(),
     })
-}
-
-/// The token that says who revokes.
-fn token(file: Option<&std::path::Path>) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
-    let text = match file {
-        Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("--token-file: {} cannot be read", path.display()))?
-        }
-        None => match std::env::var("TIDINGS_TOKEN") {
-            Ok(text) => text,
-            Err(_) => return Ok(None),
-        },
-    };
-    // What is wrong with it may be a part of it: it is not repeated.
-    let Ok(mut value) = MetadataValue::try_from(format!("Bearer {}", text.trim())) else {
-        bail!("the token holds characters that no token has");
-    };
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-fn with_token<T>(message: T, token: Option<&MetadataValue<Ascii>>) -> Request<T> {
-    let mut request = Request::new(message);
-    if let Some(token) = token {
-        request.metadata_mut().insert("authorization", token.clone());
-    }
-    request
 }
 
 fn refused(status: Status) -> anyhow::Error {

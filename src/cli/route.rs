@@ -12,6 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::{
+    bearer::{Bearer, authorization},
     certificates::Trust,
     server::{Server, body, explain, printable},
 };
@@ -37,6 +38,9 @@ pub struct Arguments {
     #[command(flatten)]
     trust: Trust,
 
+    #[command(flatten)]
+    bearer: Bearer,
+
     /// Print the answer as it came: {"slot":…,"route":"…","node":"…","url":"…"}.
     #[arg(long)]
     json: bool,
@@ -60,7 +64,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))
         .collect();
-    let response = server.get("/v1/route", &query, &[], PATIENCE).await?;
+    let token = arguments.bearer.token()?.as_ref().map(authorization);
+    let headers: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
+    let response = server.get("/v1/route", &query, &headers, PATIENCE).await?;
     let status = response.status();
     let body = body(response).await;
     if status != StatusCode::OK {

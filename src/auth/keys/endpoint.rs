@@ -33,7 +33,7 @@ const MAX_BYTES: usize = 1 << 20;
 pub struct Endpoint {
     url: Uri,
     ca: Option<PathBuf>,
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 /// Why a key set cannot be asked for there.

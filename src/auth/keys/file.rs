@@ -69,7 +69,7 @@ impl Watch {
     }
 
     /// Takes the keys that are in it, if it has changed.
-    async fn look(&mut self) -> Result<(), SourceError> {
+    pub(super) async fn look(&mut self) -> Result<(), SourceError> {
         let text = match read(&self.path).await {
             Ok(text) => text,
             Err(error) => {

@@ -237,3 +237,6 @@ pub enum KeyError {
         max: usize,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use hyper::body::Incoming;
 
-use crate::cli::server::{GetError, Server, body, explain};
+use crate::cli::{
+    bearer::{Bearer, BearerError, authorization},
+    server::{GetError, Server, body, explain},
+};
 
 /// Where streams are.
 const PATH: &str = "/v1/events";
@@ -15,6 +18,8 @@ const PATH: &str = "/v1/events";
 pub(super) enum OpenError {
     #[error(transparent)]
     Get(#[from] GetError),
+    #[error(transparent)]
+    Token(#[from] BearerError),
     #[error("{address} is not ready ({status}): {explanation}")]
     NotReady {
         address: String,
@@ -35,7 +40,7 @@ impl OpenError {
     /// Whether the same request can succeed later.
     pub(super) const fn is_retryable(&self) -> bool {
         match self {
-            Self::Get(_) | Self::NotReady { .. } => true,
+            Self::Get(_) | Self::Token(_) | Self::NotReady { .. } => true,
             Self::Refused { .. } | Self::NotAStream { .. } => false,
         }
     }
@@ -50,14 +55,18 @@ pub(super) enum Opened {
     Stop,
 }
 
-/// Asks for a stream; `last_event_id` is sent as the header of that name.
+/// Asks for a stream; `last_event_id` is sent as the header of that name. The token is read anew each time.
 pub(super) async fn open(
     server: &Server,
     query: &[(&str, &str)],
     last_event_id: Option<&str>,
+    bearer: &Bearer,
     patience: Duration,
 ) -> Result<Opened, OpenError> {
+    let token = bearer.token()?;
+    let authorization = token.as_ref().map(authorization);
     let mut headers = vec![("accept", "text/event-stream")];
+    headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
     headers.extend(last_event_id.map(|id| ("last-event-id", id)));
     let response = server.get(PATH, query, &headers, patience).await?;
     let address = server.address();
@@ -69,7 +78,9 @@ pub(super) async fn open(
         _ => {
             let explanation = explain(&body(response).await);
             let again = status.is_server_error()
-                || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+                || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+                // The file had a newer token by the time the old one was refused.
+                || (status == StatusCode::UNAUTHORIZED && bearer.has_another(token.as_ref()));
             Err(if again {
                 OpenError::NotReady {
                     address,

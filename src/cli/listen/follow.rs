@@ -10,7 +10,7 @@ use super::{
     client::{OpenError, Opened, open},
     parser::{Item, Parser, Received, TooLarge},
 };
-use crate::cli::{backoff::Backoff, server::Server};
+use crate::cli::{backoff::Backoff, bearer::Bearer, server::Server};
 
 /// Waits do not grow beyond this, unless the server asks for longer ones.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) server: Server,
     pub(super) topics: Vec<String>,
     pub(super) user: Option<String>,
+    /// Who asks.
+    pub(super) bearer: Bearer,
     pub(super) start: Start,
     /// The id of the last event that is known.
     pub(super) cursor: Option<String>,
@@ -167,7 +169,8 @@ async fn ask(settings: &Settings, place: &Place) -> Result<Opened, OpenError> {
     let mut query: Vec<(&str, &str)> = settings.topics.iter().map(|topic| ("topic", topic.as_str())).collect();
     query.extend(settings.user.as_deref().map(|user| ("user", user)));
     query.extend(since.as_deref().map(|since| ("since", since)));
-    open(&settings.server, &query, place.cursor.as_deref(), settings.silence).await
+    let cursor = place.cursor.as_deref();
+    open(&settings.server, &query, cursor, &settings.bearer, settings.silence).await
 }
 
 /// Reads one stream to its end, whatever ends it; tells whether it was more than word to come back later.

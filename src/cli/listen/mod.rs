@@ -18,6 +18,7 @@ use self::{
 };
 use crate::{
     cli::{
+        bearer::Bearer,
         certificates::Trust,
         server::{Server, printable},
     },
@@ -47,6 +48,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     trust: Trust,
+
+    #[command(flatten)]
+    bearer: Bearer,
 
     /// Begin this long ago (`10m`, `2h`), or with the `earliest` event that is kept. Does not count once there is a cursor.
     #[arg(long, value_name = "DURATION|earliest", value_parser = since)]
@@ -100,6 +104,8 @@ fn since(text: &str) -> Result<Start, humantime::DurationError> {
 /// If the request is wrong or refused for good, if the server cannot be reached for as long as was allowed, or if nothing can be written.
 pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::Result<ExitCode> {
     let server = Server::parse(&arguments.url, &arguments.trust.load()?)?;
+    // What is wrong with it now is told at once; later it may be in the middle of being replaced.
+    arguments.bearer.token()?;
     let (mut output, cursor) = match (&arguments.output, &arguments.cursor_file) {
         (Some(path), _) => {
             let (file, cursor) = open_file(path)?;
@@ -116,6 +122,7 @@ pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::
         server,
         topics: arguments.topics,
         user: arguments.user,
+        bearer: arguments.bearer,
         start: arguments.since.unwrap_or(Start::Now),
         cursor,
         silence: arguments.silence,

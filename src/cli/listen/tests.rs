@@ -11,7 +11,10 @@ use super::{
     follow::{Flow, FollowError, Settings, Start, follow},
     parser::Received,
 };
-use crate::{cli::server::Server, tls::ClientTls};
+use crate::{
+    cli::{bearer::Bearer, server::Server},
+    tls::ClientTls,
+};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n:\nretry: 1\n";
 
@@ -20,6 +23,7 @@ fn settings(address: SocketAddr) -> Settings {
         server: Server::parse(&format!("http://{address}"), &ClientTls::default()).expect("an address"),
         topics: vec!["a/b".to_owned(), "c:d".to_owned()],
         user: None,
+        bearer: Bearer::default(),
         start: Start::Now,
         cursor: None,
         silence: Duration::from_secs(45),
@@ -302,4 +306,43 @@ async fn an_event_that_cannot_be_written_is_asked_for_by_nobody() {
     let ended = follow(settings, |_| Err(std::io::ErrorKind::BrokenPipe.into()), |_| {}).await;
     assert!(matches!(ended, Err(FollowError::Write(_))), "{ended:?}");
     assert_eq!(server.await.expect("served").len(), 1);
+}
+
+#[tokio::test]
+async fn the_token_is_read_anew_for_every_stream() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("token");
+    std::fs::write(&path, "first\n").expect("written");
+    let bearer = Bearer::in_file(&path);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut settings = settings(listener.local_addr().expect("bound"));
+    settings.bearer = bearer;
+    let server = tokio::spawn(async move {
+        let mut brought = Vec::new();
+        for answer in [
+            format!("{HEAD}event: tidings.token_expiring\ndata: {{}}\n\n"),
+            // It was replaced just before it is refused, and just after it was sent.
+            problem("401 Unauthorized", "the token has expired"),
+            problem("401 Unauthorized", "the token has expired"),
+        ] {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let request = head(&mut socket).await;
+            brought.push(header(&request, "authorization").unwrap_or("none").to_owned());
+            if brought.len() == 2 {
+                std::fs::write(&path, "second").expect("written");
+            }
+            socket.write_all(answer.as_bytes()).await.expect("a reader");
+        }
+        brought
+    });
+    let ended = follow(settings, |_| Ok(Flow::More), |_| {}).await;
+    let error = ended.expect_err("the second is refused too").to_string();
+    assert!(
+        error.contains("401") && error.ends_with("the token has expired"),
+        "{error}"
+    );
+    assert_eq!(
+        server.await.expect("served"),
+        ["Bearer first", "Bearer first", "Bearer second"]
+    );
 }

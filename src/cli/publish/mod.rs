@@ -20,7 +20,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tidings_proto::v1::PublishRequest;
 use tokio_util::sync::CancellationToken;
 
-use super::certificates::{Identity, Trust};
+use super::{
+    bearer::Bearer,
+    certificates::{Identity, Trust},
+};
 
 use self::{
     pipeline::{IN_FLIGHT, PublishError, Report, Settings, Watch, publish},
@@ -73,6 +76,9 @@ pub struct Arguments {
     #[command(flatten)]
     identity: Identity,
 
+    #[command(flatten)]
+    bearer: Bearer,
+
     /// Give up when the server has answered nothing for this long.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     retry_for: Duration,
@@ -87,8 +93,11 @@ pub struct Arguments {
 /// # Errors
 /// If a template or the input cannot be read, or the server cannot be reached for as long as was allowed.
 pub async fn run(arguments: Arguments, interrupt: CancellationToken) -> anyhow::Result<ExitCode> {
+    // What is wrong with it now is told at once; later it may be in the middle of being replaced.
+    arguments.bearer.token()?;
     let settings = Settings {
         url: arguments.url.clone(),
+        bearer: arguments.bearer.clone(),
         tls: arguments.trust.load_with(&arguments.identity)?,
         retry_for: arguments.retry_for,
         retry_unkeyed: arguments.retry_unkeyed,

@@ -19,7 +19,11 @@ use super::{
     source::{Item, Next},
 };
 use crate::{
-    cli::backoff::Backoff,
+    cli::{
+        backoff::Backoff,
+        bearer::{Bearer, with_token},
+    },
+    model::Secret,
     tls::{self, ClientTls},
 };
 
@@ -36,6 +40,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) struct Settings {
     /// `http://127.0.0.1:50051`.
     pub(super) url: String,
+    /// Who publishes.
+    pub(super) bearer: Bearer,
     /// For a URL that begins with https.
     pub(super) tls: ClientTls,
     /// How long to try without any answer.
@@ -99,6 +105,7 @@ pub(super) async fn publish(
         ledger: Ledger::new(settings.retry_unkeyed),
         trouble_since: None,
         told: false,
+        token: None,
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
         watch,
     };
@@ -122,6 +129,8 @@ struct Publishing<'a, W> {
     trouble_since: Option<Instant>,
     /// Whether this trouble was told.
     told: bool,
+    /// The token that was sent last.
+    token: Option<Secret>,
     backoff: Backoff,
     watch: &'a mut W,
 }
@@ -170,13 +179,21 @@ impl<W: Watch> Publishing<'_, W> {
 
     /// One stream, to its end.
     async fn stream(&mut self, mut client: PublisherClient<Channel>) -> Result<End, PublishError> {
+        self.token = match self.settings.bearer.token() {
+            Ok(token) => token,
+            Err(error) => {
+                let (cause, after) = (error.to_string(), Duration::ZERO);
+                return Ok(End::Again { cause, after });
+            }
+        };
         // The channel has room for everything that may be in flight, so that sending never waits. There is at least one by now: a server
         // may answer nothing at all before it has the first request.
         let (sender, requests) = mpsc::channel(IN_FLIGHT);
         for item in self.ledger.resend() {
             let _ = sender.try_send(item.request.clone());
         }
-        let mut answers = match client.publish_stream(ReceiverStream::new(requests)).await {
+        let request = with_token(ReceiverStream::new(requests), self.token.as_ref());
+        let mut answers = match client.publish_stream(request).await {
             Ok(answers) => answers.into_inner(),
             Err(status) => return self.broken(&status),
         };
@@ -279,6 +296,9 @@ impl<W: Watch> Publishing<'_, W> {
                 | Code::ResourceExhausted
                 | Code::Ok
         );
+        // The file has a newer token than the one that is refused, or has expired meanwhile.
+        let has_another = || self.settings.bearer.has_another(self.token.as_ref());
+        let retryable = retryable || (status.code() == Code::Unauthenticated && has_another());
         if !retryable {
             return Err(PublishError::Final {
                 url: url.clone(),

@@ -27,7 +27,7 @@ use super::{
     pipeline::{PublishError, Report, Settings, Watch, publish},
     source::{Item, Next},
 };
-use crate::tls::ClientTls;
+use crate::{cli::bearer::Bearer, tls::ClientTls};
 
 /// What to do with one request of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +169,7 @@ impl Watch for Told {
 fn settings(address: SocketAddr) -> Settings {
     Settings {
         url: format!("http://{address}"),
+        bearer: Bearer::default(),
         tls: ClientTls::default(),
         retry_for: Duration::from_secs(60),
         retry_unkeyed: false,
@@ -463,6 +464,7 @@ async fn an_address_that_is_none_is_told() {
     for url in ["", "127.0.0.1:50051", "ftp://127.0.0.1:50051", "nonsense"] {
         let settings = Settings {
             url: url.to_owned(),
+            bearer: Bearer::default(),
             tls: ClientTls::default(),
             retry_for: Duration::from_secs(60),
             retry_unkeyed: false,
