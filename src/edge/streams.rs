@@ -130,8 +130,17 @@ impl Streams {
         }
     }
 
-    /// A stream begins. What its caller was granted may have been taken back just before: see [`Self::revoke`].
-    pub(super) fn enter(&mut self, carrier: Rc<dyn Carrier>, terms: Terms, now: Now) -> Key {
+    /// A stream begins.
+    ///
+    /// `is_revoked` is asked once the stream is in the table: what was taken back between the look at its token and now is found by that,
+    /// what is taken back later by the next sweep.
+    pub(super) fn enter(
+        &mut self,
+        carrier: Rc<dyn Carrier>,
+        terms: Terms,
+        now: Now,
+        is_revoked: impl Fn(&TokenFacts) -> bool,
+    ) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let margin = terms.lease.as_ref().map(|lease| Margin::of(lease, now.wall));
@@ -159,12 +168,11 @@ impl Streams {
             // With the next step, if that is due already.
             self.wheel.add(tick, Timer::Notice(key, margin));
         }
+        let lease = self.entry(key).and_then(|entry| entry.lease.as_ref());
+        if lease.is_some_and(|lease| is_revoked(&lease.token)) {
+            self.wheel.add(tick, Timer::Revoke(key));
+        }
         key
-    }
-
-    /// What the caller of a stream was granted has been taken back.
-    pub(super) fn revoke(&mut self, key: Key, now: Tick) {
-        self.wheel.add(now, Timer::Revoke(key));
     }
 
     /// Something was taken back: every stream is to be looked at, a slice with each [`Self::revoked`].

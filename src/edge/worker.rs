@@ -103,19 +103,12 @@ impl Worker {
 
     /// A stream begins.
     pub(super) fn enter(&self, carrier: Rc<dyn Carrier>, terms: Terms) -> Key {
-        let lease = terms.lease.clone();
         let now = Now {
             tick: self.now(),
             wall: UnixMillis::now(),
         };
-        let mut streams = self.streams.borrow_mut();
-        let key = streams.enter(carrier, terms, now);
-        // Between the look at its token and now that may have been taken back. What is taken back after this is found by the next sweep,
-        // since the stream is in the table.
-        if lease.is_some_and(|lease| self.auth.revocations().covers(&lease.token, now.wall)) {
-            streams.revoke(key, now.tick);
-        }
-        key
+        let is_revoked = |token: &TokenFacts| self.auth.revocations().covers(token, now.wall);
+        self.streams.borrow_mut().enter(carrier, terms, now, is_revoked)
     }
 
     /// A stream is over.

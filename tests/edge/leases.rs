@@ -12,7 +12,7 @@ use crate::{
     bearer::{Asked, HOUR, asking, bearer, options, short, token_with},
     client::{Client, Said, guard},
     grpc, http2,
-    world::{Options, World, start},
+    world::{Options, World, start, until_streams},
 };
 
 const BRIEF: Duration = Duration::from_millis(1_500);
@@ -256,9 +256,7 @@ async fn a_stuck_reader_is_cut_off_and_resumes_exactly() {
             publish();
         }
         // It reads nothing, and its stream is over all the same.
-        while edge.streams() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until_streams(&edge, 0).await;
         let (mut got, mut cursor) = (Vec::new(), String::new());
         while let Some(said) = stuck.said().await {
             if let Said::Event { id, event_type, data } = said
@@ -298,9 +296,7 @@ async fn a_stuck_reader_over_http2_or_grpc_gives_up_its_place() {
     let request = grpc::request(&["user:7"], "", Some(Start::Earliest(true)));
     let call = client.subscribe(grpc::with_token(request, &token)).await.unwrap();
     assert!(edge.streams() > 0);
-    while edge.streams() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_streams(&edge, 0).await;
     // What is under way still arrives, and then the reason.
     let mut call = call.into_inner();
     let status = loop {

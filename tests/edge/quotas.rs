@@ -8,7 +8,7 @@ use crate::{
     bearer::{bearer, options, token},
     client::{Client, Said},
     grpc, http2,
-    world::{Options, World, start},
+    world::{Options, World, start, until_streams},
 };
 
 fn assert_shed(said: &[Said]) {
@@ -52,9 +52,7 @@ async fn streams_of_a_user_count_together_over_all_protocols() {
     let other = bearer(&token("8", &[]));
     let _other = Client::stream(edge.address(), "/v1/events", &[("authorization", &other)]).await;
     drop(three);
-    while edge.streams() > 3 {
-        tokio::task::yield_now().await;
-    }
+    until_streams(&edge, 3).await;
     let mut again = Client::stream(edge.address(), "/v1/events", &headers).await;
     assert!(matches!(again.said().await, Some(Said::Retry(3_000..=4_500))));
     assert_eq!(again.said().await, Some(Said::Comment));
@@ -95,9 +93,7 @@ async fn a_user_catches_up_with_so_many_streams_at_a_time() {
     let mut other = Client::stream(edge.address(), since, &[("authorization", &other)]).await;
     assert_eq!(other.data().await, "hello");
     drop(stuck);
-    while edge.streams() > 2 {
-        tokio::task::yield_now().await;
-    }
+    until_streams(&edge, 2).await;
     // One that is level makes room, and stays.
     let mut first = Client::stream(edge.address(), since, &[("authorization", &header)]).await;
     for _ in 0..400 {

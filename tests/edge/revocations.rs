@@ -1,11 +1,8 @@
 //! What was taken back ends streams that are open, and keeps new ones from opening.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use serde_json::json;
@@ -21,7 +18,7 @@ use crate::{
     bearer::{HOUR, bearer, options, token, token_with},
     client::{Client, Said, guard},
     grpc, http2,
-    world::{Options, World, start},
+    world::{Options, World, start, until_streams},
 };
 
 fn revoke(auth: &Auth, target: Target) {
@@ -44,15 +41,6 @@ fn many() -> (EdgeHandle, Arc<World>, Arc<Auth>) {
     options.limits.connections_per_user = 50_000;
     let (world, auth) = (World::new(), Arc::clone(&options.auth));
     (start(&world, options), world, auth)
-}
-
-async fn until_streams(edge: &EdgeHandle, count: usize) {
-    let there = async {
-        while edge.streams() != count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    guard(there).await;
 }
 
 #[tokio::test]
@@ -200,7 +188,10 @@ async fn nothing_slips_through_while_it_opens() {
 }
 
 async fn until_some(edge: &EdgeHandle, least: usize) {
-    while edge.streams() < least {
-        tokio::task::yield_now().await;
-    }
+    let there = async {
+        while edge.streams() < least {
+            tokio::task::yield_now().await;
+        }
+    };
+    guard(there).await;
 }

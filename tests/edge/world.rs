@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use futures::future::{BoxFuture, FutureExt as _};
@@ -20,6 +21,8 @@ use tidings::{
     model::{Epoch, Event, EventType, Layout, Seq, Shard, Slot, Topic, UnixMillis},
 };
 use tokio::sync::{mpsc, watch};
+
+use crate::client::guard;
 
 const EPOCH: Epoch = Epoch(7);
 
@@ -258,4 +261,14 @@ pub(crate) fn start_on(log: Arc<dyn Log>, bus: Arc<dyn Bus>, options: Options) -
         tls: None,
     };
     edge.start(listeners).expect("threads")
+}
+
+/// Waits until an edge has so many streams.
+pub(crate) async fn until_streams(edge: &EdgeHandle, count: usize) {
+    let there = async {
+        while edge.streams() != count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    guard(there).await;
 }

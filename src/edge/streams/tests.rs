@@ -59,6 +59,11 @@ fn at(tick: u64) -> Now {
     }
 }
 
+/// Has a stream begin whose token was not taken back.
+fn enter(streams: &mut Streams, recorder: &Rc<Recorder>, terms: Terms, now: Now) -> Key {
+    streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, terms, now, |_| false)
+}
+
 fn table() -> (Streams, Arc<AtomicUsize>) {
     let total = Arc::new(AtomicUsize::new(0));
     (Streams::new(&Settings::default(), Arc::clone(&total)), total)
@@ -75,7 +80,7 @@ fn pass(streams: &mut Streams, recorders: &[Rc<Recorder>], ticks: std::ops::Rang
 fn heartbeats_come_only_when_nothing_else_did() {
     let (mut streams, _) = table();
     let recorder = Rc::new(Recorder::default());
-    streams.enter(Rc::clone(&recorder) as Rc<dyn Carrier>, Terms::default(), at(0));
+    enter(&mut streams, &recorder, Terms::default(), at(0));
     let recorders = [recorder];
     pass(&mut streams, &recorders, 1..=299);
     assert_eq!(recorders[0].begun.get(), Some(20));
@@ -91,10 +96,10 @@ fn heartbeats_come_only_when_nothing_else_did() {
 fn one_who_left_is_left_alone() {
     let (mut streams, total) = table();
     let (gone, next) = (Rc::new(Recorder::default()), Rc::new(Recorder::default()));
-    let key = streams.enter(Rc::clone(&gone) as Rc<dyn Carrier>, Terms::default(), at(0));
+    let key = enter(&mut streams, &gone, Terms::default(), at(0));
     streams.leave(key);
     streams.leave(key);
-    streams.enter(Rc::clone(&next) as Rc<dyn Carrier>, Terms::default(), at(100));
+    enter(&mut streams, &next, Terms::default(), at(100));
     assert_eq!(total.load(Ordering::Relaxed), 1);
     let recorders = [gone, next];
     pass(&mut streams, &recorders, 101..=420);
@@ -107,11 +112,11 @@ fn each_ends_once_at_its_own_time() {
     let (mut streams, _) = table();
     let recorders: Vec<_> = (0..1_000).map(|_| Rc::new(Recorder::default())).collect();
     for recorder in &recorders[..900] {
-        streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, Terms::default(), at(0));
+        enter(&mut streams, &recorder, Terms::default(), at(0));
     }
     streams.end_all(Tick(0), Tick(100));
     for recorder in &recorders[900..] {
-        streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, Terms::default(), at(0));
+        enter(&mut streams, &recorder, Terms::default(), at(0));
     }
     pass(&mut streams, &recorders, 1..=100);
     let ends: Vec<u64> = recorders
@@ -136,10 +141,10 @@ fn the_old_come_back_at_different_times() {
             ages: true,
             ..Terms::default()
         };
-        streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, terms, at(0));
+        enter(&mut streams, &recorder, terms, at(0));
     }
     for recorder in &recorders[100..] {
-        streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, Terms::default(), at(0));
+        enter(&mut streams, &recorder, Terms::default(), at(0));
     }
     pass(&mut streams, &recorders, 1..=2_401);
     let ends: std::collections::HashSet<_> = recorders.iter().filter_map(|r| r.ended.get()).collect();
@@ -160,7 +165,7 @@ fn the_misplaced_are_found() {
             movable: slot.map(Slot),
             ..Terms::default()
         };
-        streams.enter(Rc::new(Recorder::default()), terms, at(0))
+        enter(&mut streams, &Rc::new(Recorder::default()), terms, at(0))
     });
     assert_eq!(streams.misplaced(|slot| slot.0 > 1), [keys[2], keys[3], keys[5]]);
     streams.leave(keys[3]);
@@ -190,7 +195,7 @@ fn a_lease_is_told_of_once_and_ends_in_time() {
     let leases = [(2_000, 2_600), (0, 600), (10, 40), (2_600, 2_600), (0, 0)];
     let recorders = leases.map(|(notice, ends)| {
         let recorder = Rc::new(Recorder::default());
-        streams.enter(Rc::clone(&recorder) as Rc<dyn Carrier>, lease(notice, ends, "t"), at(0));
+        enter(&mut streams, &recorder, lease(notice, ends, "t"), at(0));
         recorder
     });
     pass(&mut streams, &recorders, 1..=2_700);
@@ -224,11 +229,7 @@ fn a_lease_of_years_is_not_lost() {
     let (mut streams, _) = table();
     let recorders = [Rc::new(Recorder::default())];
     let year = 365 * DAY;
-    streams.enter(
-        Rc::clone(&recorders[0]) as Rc<dyn Carrier>,
-        lease(year, year + 1_000, "t"),
-        at(0),
-    );
+    enter(&mut streams, &recorders[0], lease(year, year + 1_000, "t"), at(0));
     // Time in steps longer than a turn of the wheel.
     let mut now = 0;
     while recorders[0].ended.get().is_none() {
@@ -246,11 +247,7 @@ fn a_clock_that_is_set_is_followed_within_a_minute() {
     for jump in [-40_000_i64, 40_000] {
         let (mut streams, _) = table();
         let recorder = Rc::new(Recorder::default());
-        streams.enter(
-            Rc::clone(&recorder) as Rc<dyn Carrier>,
-            lease(50_000, 51_000, "t"),
-            at(0),
-        );
+        enter(&mut streams, &recorder, lease(50_000, 51_000, "t"), at(0));
         for tick in 1..=100_000 {
             recorder.now.set(Tick(tick));
             let wall = if tick < 5_000 {
@@ -283,7 +280,7 @@ fn the_revoked_end_within_a_second_and_the_others_stay() {
             1 => Terms::default(),
             _ => lease(100_000, 100_000, "good"),
         };
-        streams.enter(Rc::clone(recorder) as Rc<dyn Carrier>, terms, at(0));
+        enter(&mut streams, &recorder, terms, at(0));
     }
     let is_revoked = |token: &TokenFacts| token.id.as_deref() == Some("bad");
     assert!(
@@ -312,8 +309,14 @@ fn the_revoked_end_within_a_second_and_the_others_stay() {
 fn one_that_was_revoked_on_its_way_ends_with_the_next_step() {
     let (mut streams, _) = table();
     let recorders = [Rc::new(Recorder::default())];
-    let key = streams.enter(Rc::clone(&recorders[0]) as Rc<dyn Carrier>, lease(100, 200, "t"), at(7));
-    streams.revoke(key, Tick(7));
+    let carrier = || Rc::clone(&recorders[0]) as Rc<dyn Carrier>;
+    streams.enter(carrier(), lease(100, 200, "t"), at(7), |token| {
+        token.id.as_deref() == Some("t")
+    });
+    // Whoever has no token is not asked about.
+    streams.enter(Rc::new(Recorder::default()), Terms::default(), at(7), |_| {
+        panic!("asked")
+    });
     pass(&mut streams, &recorders, 8..=8);
     assert_eq!(
         (recorders[0].ended.get(), recorders[0].cause.get()),
