@@ -19,13 +19,15 @@ use tonic::{
 
 use super::{
     bearer::{Bearer, with_token},
+    certificates::{Identity, Trust},
     server::printable,
 };
+use crate::tls;
 
 /// How long connecting, and the answer, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest list that is read, in bytes: of as many revocations as there may be, with the longest names.
-const LARGEST_LIST: usize = 64 << 20;
+const LARGEST_LIST: usize = 128 << 20;
 
 /// What to revoke, and where.
 #[derive(Debug, Args)]
@@ -72,6 +74,12 @@ pub struct Arguments {
 
     #[command(flatten)]
     bearer: Bearer,
+
+    #[command(flatten)]
+    trust: Trust,
+
+    #[command(flatten)]
+    identity: Identity,
 }
 
 /// Revokes or lists, and prints what is revoked.
@@ -80,7 +88,7 @@ pub struct Arguments {
 /// If the server cannot be reached, or refuses.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let token = arguments.bearer.token()?;
-    let mut client = connect(&arguments.url).await?;
+    let mut client = connect(&arguments).await?;
     let revocations = if arguments.list {
         let request = with_token(ListRevocationsRequest {}, token.as_ref());
         let answer = client.list_revocations(request).await.map_err(refused)?;
@@ -99,10 +107,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn connect(url: &str) -> anyhow::Result<ControlClient<Channel>> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
+async fn connect(arguments: &Arguments) -> anyhow::Result<ControlClient<Channel>> {
+    let url = &arguments.url;
+    let tls = arguments.trust.load_with(&arguments.identity)?;
+    let endpoint = Endpoint::from_shared(url.clone())
         .with_context(|| format!("{url:?} is not the address of a server: http://127.0.0.1:50051 is one"))?;
-    let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await;
+    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
+    let channel = tls::connect(&endpoint, &tls).await;
     let channel = channel.with_context(|| {
         format!("{url} cannot be reached: does --url name the gRPC port of a node that takes events?")
     })?;
