@@ -5,6 +5,7 @@ mod listening;
 mod publishing;
 mod revoking;
 mod routing;
+mod tokens;
 
 use std::{
     path::Path,

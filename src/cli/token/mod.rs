@@ -20,7 +20,7 @@ enum Command {
     ///
     /// The key is a private one (PEM: RSA, EC P-256 or Ed25519) in --key-file, or a secret in --secret-file or the variable
     /// TIDINGS_TOKEN_SECRET; which it is decides the algorithm. What the server must know of it is in its `[[auth.issuers]]`.
-    Mint(mint::Arguments),
+    Mint(Box<mint::Arguments>),
     /// Print the hash of a token of a publisher's own, for `token_sha256` in `[[auth.publishers]]`.
     ///
     /// The token is read from standard input: what stands on a command line, others can see.

@@ -43,7 +43,7 @@ class Key:
 def make(directory: Path, algorithm: str, name: str = "") -> Key:
     private, public = (directory / f"{name}{algorithm}.{part}" for part in ("private", "public"))
     if algorithm == "HS256":
-        _run("openssl", "rand", "-base64", "48", "-out", private)
+        _run("openssl", "rand", "-base64", "-out", private, "48")
         return Key(algorithm, private, private)
     _run("openssl", "genpkey", *_OPENSSL[algorithm], "-out", private)
     _run("openssl", "pkey", "-in", private, "-pubout", "-out", public)
@@ -64,7 +64,7 @@ def by_pyjwt(key: Key, said: dict, kid: str | None = None, algorithm: str | None
 
 
 def by_jose(key: Key, said: dict, kid: str | None = None) -> str:
-    return jose("mint", key.jose(key.private) | {"claims": said, "kid": kid})
+    return jose("mint", key.jose(key.private) | {"claims": said} | ({"kid": kid} if kid else {}))
 
 
 def jose(command: str, argument) -> dict | str:

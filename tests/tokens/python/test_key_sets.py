@@ -65,7 +65,8 @@ class KeySets:
 def certificate(tmp_path):
     names = [tmp_path / "cert.pem", tmp_path / "key.pem"]
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    command += ["-subj", "/CN=keys", "-addext", "subjectAltName=IP:127.0.0.1", "-out", names[0], "-keyout", names[1]]
+    command += ["-subj", "/CN=keys", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    command += ["-out", names[0], "-keyout", names[1]]
     subprocess.run(command, check=True, capture_output=True)
     return names
 
