@@ -27,7 +27,7 @@ use crate::tls::{self, ClientTls};
 /// How long connecting, and the answer, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest list that is read, in bytes: of as many revocations as there may be, with the longest names.
-const LARGEST_LIST: usize = 64 << 20;
+const LARGEST_LIST: usize = 128 << 20;
 
 /// What to revoke, and where.
 #[derive(Debug, Args)]

@@ -174,7 +174,7 @@ async fn so_it_is_with_jetstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_that_cannot_read_what_is_revoked_lets_no_token_in_and_no_publisher_either() {
+async fn an_edge_lets_no_token_in_until_it_has_read_what_is_revoked() {
     let mut world = start(Journal::Rocksdb).await;
     let token = token("carol", "c1");
     for member in &mut world.ingests {

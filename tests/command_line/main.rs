@@ -3,6 +3,7 @@
 mod configuration;
 mod listening;
 mod publishing;
+mod revoking;
 mod routing;
 mod tokens;
 
