@@ -41,6 +41,8 @@ pub mod auth;
 
 pub mod problem;
 
+pub mod gate;
+
 pub mod telemetry;
 
 pub mod config;

@@ -9,6 +9,9 @@ use serde::{Serialize, Serializer};
 /// The content type of a problem.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
+/// A problem that is shown by a browser loads nothing, runs nothing and is in no frame.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
 /// Why a request was not served, as the answer's body says it:
 /// `{"type":"about:blank","title":"Bad Request","status":400,"detail":"…","field":"topics[3]"}`.
 ///
@@ -78,6 +81,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

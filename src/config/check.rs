@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
         ("http.heartbeat", config.http.heartbeat),
         ("http.retry", config.http.retry),
         ("http.header_timeout", config.http.header_timeout),
+        ("grpc.body_timeout", config.grpc.body_timeout),
         ("journal.key_window", config.journal.key_window),
         ("log.retention_age", config.log.retention_age),
         ("jetstream.max_age", config.jetstream.max_age),
@@ -36,6 +37,7 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
         ("http.heartbeat", config.http.heartbeat),
         ("http.retry", config.http.retry),
         ("http.header_timeout", config.http.header_timeout),
+        ("grpc.body_timeout", config.grpc.body_timeout),
         ("journal.key_window", config.journal.key_window),
         ("log.retention_age", config.log.retention_age),
         ("drain.window", config.drain.window),
@@ -135,6 +137,11 @@ pub(super) fn check(config: &Config, role: Role, insecure: bool, mut refuse: imp
     for origin in &config.http.cors_origins {
         if let Err(error) = model::Origin::parse(origin) {
             refuse("http.cors_origins", error.to_string());
+        }
+    }
+    for host in &config.http.hosts {
+        if let Err(error) = model::Host::parse(host) {
+            refuse("http.hosts", error.to_string());
         }
     }
     if let Err(cause) = tracing_subscriber::EnvFilter::try_new(&config.telemetry.log) {

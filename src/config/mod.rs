@@ -98,6 +98,9 @@ pub struct Http {
     pub workers: usize,
     /// The origins whose pages may follow streams: exactly as browsers send them, `https://app.example.com`.
     pub cors_origins: Vec<String>,
+    /// The hosts that requests may be for beside the names of loopback, without port: `events.example.com`. Empty: all, unless nobody is asked who
+    /// they are; then the names of loopback alone, so that no page can have its own name lead here.
+    pub hosts: Vec<String>,
     /// How long a stream may be silent before a heartbeat goes out.
     #[serde(with = "values::duration")]
     pub heartbeat: Duration,
@@ -128,6 +131,7 @@ impl Default for Http {
             tls_key: PathBuf::new(),
             workers: 0,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
             heartbeat: Duration::from_secs(15),
             retry: Duration::from_secs(3),
             header_timeout: Duration::from_secs(10),
@@ -155,6 +159,9 @@ pub struct Grpc {
     pub tls_client_ca: PathBuf,
     /// Whether it describes itself by server reflection.
     pub reflection: bool,
+    /// How long a JSON body may take to arrive; of one with an object per line, how long each line may: a blank one will do.
+    #[serde(with = "values::duration")]
+    pub body_timeout: Duration,
     /// The proxies that are believed for whom they connect: addresses, or networks such as `10.0.0.0/8`. Not the other nodes of the cluster.
     pub trusted_proxies: Vec<Network>,
     /// Whether each connection of theirs begins with a PROXY header (version 1 or 2); else they send `X-Forwarded-For`.
@@ -169,6 +176,7 @@ impl Default for Grpc {
             tls_key: PathBuf::new(),
             tls_client_ca: PathBuf::new(),
             reflection: false,
+            body_timeout: Duration::from_secs(60),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }
@@ -287,6 +295,8 @@ pub struct Limits {
     pub topics_per_stream: usize,
     /// How many streams there may be in all; 0: as many as the limit on open files allows.
     pub connections: usize,
+    /// How many of the connections may be without a stream, still to send their request: the oldest makes room; 0: a quarter of all.
+    pub pending_connections: usize,
     /// How many streams one user may have.
     pub connections_per_user: usize,
     /// How many streams of one user may catch up at the same time: read what was published before they came.
@@ -311,6 +321,7 @@ impl Default for Limits {
             topics_per_publish: 1_000,
             topics_per_stream: 64,
             connections: 0,
+            pending_connections: 0,
             connections_per_user: 100,
             replays_per_user: 16,
             connections_per_address: 1_000,

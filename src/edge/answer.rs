@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     auth::{Auth, Denied, Lease, User},
+    gate::{self, Hosts},
     hub::Follow,
     model::{Slot, Topic, UnixMillis},
     problem::Problem,
@@ -75,14 +76,19 @@ impl Opening {
 pub(super) struct Rules {
     auth: Arc<Auth>,
     cors: Cors,
+    hosts: Hosts,
+    is_encrypted: bool,
     topics_per_stream: usize,
 }
 
 impl Rules {
-    pub(super) fn new(settings: &Settings, auth: Arc<Auth>) -> Self {
+    /// `is_encrypted`: whether all connections are.
+    pub(super) fn new(settings: &Settings, auth: Arc<Auth>, is_encrypted: bool) -> Self {
         Self {
             auth,
             cors: Cors::new(settings.cors_origins.clone()),
+            hosts: settings.hosts.clone(),
+            is_encrypted,
             topics_per_stream: settings.topics_per_stream,
         }
     }
@@ -96,11 +102,18 @@ impl Rules {
         over: impl FnOnce() -> Option<Over>,
         now: UnixMillis,
     ) -> Answer {
-        let mut answer = self.decide(request, routes, over, now);
+        let (mut answer, host) = match self.hosts.check(request) {
+            Ok(host) => (self.decide(request, routes, over, now), host),
+            Err(refused) => (Answer::Whole(refused.problem().into_response()), None),
+        };
         let headers = match &mut answer {
             Answer::Whole(response) | Answer::Shed(response, _) => response.headers_mut(),
             Answer::Stream(opening) => &mut opening.headers,
         };
+        gate::harden(headers);
+        if self.is_encrypted {
+            gate::harden_tls(headers, host.as_ref());
+        }
         self.cors.mark(request.headers(), headers);
         answer
     }
@@ -299,13 +312,14 @@ mod tests {
             topics_per_stream: 2,
             ..Settings::default()
         };
-        Rules::new(&settings, Arc::new(Auth::open()))
+        Rules::new(&settings, Arc::new(Auth::open()), false)
     }
 
     fn answer(method: &str, uri: &str) -> Answer {
         let request = Request::builder()
             .method(method)
             .uri(uri)
+            .header("host", "test")
             .header("origin", "https://app.example")
             .body(())
             .expect("a request");
@@ -405,7 +419,10 @@ mod tests {
     #[test]
     fn without_an_owner_there_is_no_route() {
         let routes = Routes::new(Layout::EMBEDDED, "edge-0", Vec::new(), |_| None, Sight::Clear);
-        let request = Request::get("/v1/route?user=1").body(()).expect("a request");
+        let request = Request::get("/v1/route?user=1")
+            .header("host", "test")
+            .body(())
+            .expect("a request");
         let Answer::Whole(response) = rules().answer(&request, &routes, || None, UnixMillis(0)) else {
             panic!("a stream");
         };

@@ -32,7 +32,11 @@ pub(super) async fn enter(
         }
     };
     let Connection {
-        worker, permit, over, ..
+        worker,
+        permit,
+        place,
+        over,
+        ..
     } = connection;
     let (permit, over) = match over {
         Some(over) => (permit, Some(over)),
@@ -56,6 +60,7 @@ pub(super) async fn enter(
         worker,
         client,
         permit,
+        place,
         over,
     };
     let deadline = deadline.min(Instant::now() + connection.patience());

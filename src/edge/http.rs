@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,15 +28,13 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    gate::Place,
     proxies::Client,
     tls::{self, ServerTls},
 };
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// What every TLS connection begins with: nobody here understands it, and no answer would be understood there.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// How long a connection that is over a limit may last at most: so many can be told to come back later only while none of them stays.
 const SHED_TIME: Duration = Duration::from_secs(3);
@@ -46,6 +45,8 @@ pub(super) struct Connection {
     /// Who connected; perhaps a proxy, whose requests are from others.
     pub(super) client: Client,
     pub(super) permit: ConnectionPermit,
+    /// Its place among those without a stream.
+    pub(super) place: Arc<Place>,
     /// The limit that it is over: every stream that it asks for is shed.
     pub(super) over: Option<Over>,
 }
@@ -137,7 +138,8 @@ async fn sniff(stream: &TcpStream) -> io::Result<(Bytes, bool)> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
-        if begin[0] == TLS_HANDSHAKE {
+        if begin[0] == tls::FIRST_BYTE {
+            // Nobody here understands it, and no answer would be understood there.
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks TLS"));
         }
         let common = begin.len().min(PREFACE.len());

@@ -1,7 +1,7 @@
 //! HTTP/2, agreed on in the TLS handshake, or in clear text from clients that know: hyper keeps the connection, each stream's body comes
 //! out of a channel.
 
-use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc};
+use std::{cell::Cell, convert::Infallible, pin::pin, rc::Rc, sync::Arc};
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use http::{Request, Response};
@@ -26,7 +26,7 @@ use super::{
     streams::aged,
     worker::Worker,
 };
-use crate::{model::UnixMillis, proxies::Client};
+use crate::{gate::Place, model::UnixMillis, proxies::Client};
 
 /// Streams on one connection at a time.
 const STREAMS: u32 = 256;
@@ -47,6 +47,7 @@ where
         worker: Rc::clone(&worker),
         client: connection.client,
         over: connection.over,
+        place: Arc::clone(&connection.place),
         requests: Rc::clone(&requests),
         asked: Rc::clone(&asked),
         open: Rc::new(()),
@@ -128,6 +129,7 @@ struct Desk {
     worker: Rc<Worker>,
     client: Client,
     over: Option<Over>,
+    place: Arc<Place>,
     requests: Rc<Cell<u64>>,
     /// Told with each request.
     asked: Rc<Notify>,
@@ -180,6 +182,7 @@ impl Desk {
     }
 
     fn open(&self, opening: Opening, permits: Permits) -> LocalBoxFuture<'static, Response<Body>> {
-        streamed::open(&self.worker, opening, permits, Rc::clone(&self.open)).boxed_local()
+        let open = (Rc::clone(&self.open), self.place.used());
+        streamed::open(&self.worker, opening, permits, open).boxed_local()
     }
 }

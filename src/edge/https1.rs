@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     future::{self, poll_fn},
     rc::Rc,
+    sync::Arc,
 };
 
 use futures::{FutureExt as _, future::LocalBoxFuture};
@@ -25,6 +26,7 @@ use super::{
     streamed::{self, Body},
     worker::Worker,
 };
+use crate::gate::Place;
 
 /// Serves a connection. Its first request's head, or all of it if it is over a limit, has time until the deadline.
 pub(super) async fn serve(connection: Connection, stream: Box<TlsStream<TcpStream>>, deadline: Instant) {
@@ -33,6 +35,7 @@ pub(super) async fn serve(connection: Connection, stream: Box<TlsStream<TcpStrea
     let answering = Answering {
         desk: Desk::new(&connection, &is_asked),
         worker: Rc::clone(&worker),
+        place: Arc::clone(&connection.place),
     };
     let mut hyper = hyper(&worker.settings).serve_connection(TokioIo::new(stream), answering);
     // hyper's own timer starts again with each request, and has no end for one that is over a limit.
@@ -58,6 +61,7 @@ pub(super) async fn serve(connection: Connection, stream: Box<TlsStream<TcpStrea
 struct Answering {
     desk: Desk,
     worker: Rc<Worker>,
+    place: Arc<Place>,
 }
 
 impl Service<Request<Incoming>> for Answering {
@@ -70,7 +74,7 @@ impl Service<Request<Incoming>> for Answering {
             Verdict::Whole(response) => streamed::whole(response),
             Verdict::Stream(admitted) => {
                 let (opening, permits, _) = *admitted;
-                let opened = streamed::open(&self.worker, opening, permits, ());
+                let opened = streamed::open(&self.worker, opening, permits, self.place.used());
                 // What comes back after the stream comes on another connection, and so perhaps to another node.
                 let last = opened.map(|mut response| {
                     close_after(&mut response);

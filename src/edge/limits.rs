@@ -29,6 +29,8 @@ use crate::{
 pub struct Settings {
     /// Connections of everybody. A stream over HTTP/2 or gRPC counts as one.
     pub connections: usize,
+    /// Connections without a stream: their first request is not there yet, or they have none under way.
+    pub pending_connections: usize,
     /// Streams of one user.
     pub connections_per_user: usize,
     /// Streams of one user that catch up at the same time: that read what was published before they came.
@@ -310,6 +312,7 @@ mod tests {
     fn limits(change: impl FnOnce(&mut Settings)) -> Arc<Limits> {
         let mut settings = Settings {
             connections: 100,
+            pending_connections: 100,
             connections_per_user: 2,
             replays_per_user: 1,
             connections_per_address: 3,

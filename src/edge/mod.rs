@@ -61,6 +61,7 @@ pub use self::{
 use crate::{
     auth::Auth,
     bus::Bus,
+    gate::Hosts,
     hub::HubSettings,
     log::Log,
     model::{Layout, Origin},
@@ -87,6 +88,8 @@ pub struct Settings {
     pub topics_per_stream: usize,
     /// Whose pages may read streams with credentials.
     pub cors_origins: Vec<Origin>,
+    /// Which hosts are answered for.
+    pub hosts: Hosts,
     /// After how long a stream is asked to come back, give or take a fifth; nothing: never.
     pub max_age: Duration,
     /// How many misplaced streams are asked a second to come back, and are then sent to their owner; 0: none.
@@ -106,6 +109,7 @@ impl Default for Settings {
             send_queue: 64 * 1024,
             topics_per_stream: 64,
             cors_origins: Vec::new(),
+            hosts: Hosts::any(),
             max_age: Duration::ZERO,
             moves_per_second: 100,
             // A node that restarts is back by then, as a rule.
@@ -146,6 +150,7 @@ impl Edge {
         const BRIDGED: usize = 64;
 
         let settings = Arc::new(self.settings);
+        let idle = (self.limits.pending_connections / listeners.sockets.len().max(1)).max(1);
         let limits = Limits::new(self.limits);
         let total = Arc::new(AtomicUsize::new(0));
         let (drain, draining) = watch::channel(None);
@@ -171,6 +176,7 @@ impl Edge {
                 auth: Arc::clone(&self.auth),
                 tls: self.tls.clone(),
                 workers,
+                idle,
                 listener,
                 total: Arc::clone(&total),
                 bridged,

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     auth::{Auth, TokenFacts},
     bus::Bus,
+    gate::Idlers,
     hub::{HubHandle, HubSettings},
     log::Log,
     model::{Layout, UnixMillis},
@@ -54,6 +55,8 @@ pub(super) struct Parts {
     pub(super) tls: Option<Arc<ServerTls>>,
     /// How many workers the edge has.
     pub(super) workers: usize,
+    /// How many connections without a stream this one may have.
+    pub(super) idle: usize,
     pub(super) listener: std::net::TcpListener,
     pub(super) total: Arc<AtomicUsize>,
     /// Streams that come another way than through the listener.
@@ -70,6 +73,8 @@ pub(super) struct Worker {
     pub(super) hub: HubHandle,
     /// Who may follow what.
     pub(super) auth: Arc<Auth>,
+    /// Its connections without a stream.
+    idlers: Arc<Idlers>,
     /// How connections are encrypted, if they are.
     pub(super) tls: Option<Arc<ServerTls>>,
     streams: RefCell<Streams>,
@@ -143,14 +148,21 @@ impl Worker {
     }
 
     fn serve(self: &Rc<Self>, stream: TcpStream, client: Client, permit: ConnectionPermit, over: Option<Over>) {
+        let place = self.idlers.enter();
         let connection = http::Connection {
             worker: Rc::clone(self),
+            place: Arc::clone(&place),
             client,
             permit,
             over,
         };
-        // The task ends by itself: with its connection, at the latest when a deadline of the connection passes, or with the worker.
-        tokio::task::spawn_local(http::serve(connection, stream));
+        // The task ends by itself: with its connection, at the latest when a deadline of the connection passes, or with the worker. Without a
+        // stream it also ends when others need the place.
+        tokio::task::spawn_local(async move {
+            if place.hold(http::serve(connection, stream)).await.is_none() {
+                debug!(peer = %client, "a connection is cut off: too many are idle");
+            }
+        });
     }
 
     async fn bridge(self: Rc<Self>, mut bridged: mpsc::Receiver<grpc::Bridge>) -> Infallible {
@@ -259,10 +271,11 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
         // From before the first stream: nothing that is taken back is missed.
         let revocations = parts.auth.revocations().changes();
         let worker = Rc::new(Worker {
-            rules: Rules::new(&parts.settings, Arc::clone(&parts.auth)),
+            rules: Rules::new(&parts.settings, Arc::clone(&parts.auth), parts.tls.is_some()),
             limits: parts.limits,
             hub,
             auth: parts.auth,
+            idlers: Idlers::new(parts.idle),
             tls: parts.tls,
             streams: RefCell::new(Streams::new(&parts.settings, parts.total)),
             routes: parts.routes,

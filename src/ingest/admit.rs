@@ -201,6 +201,7 @@ mod tests {
         data_bytes: 16,
         in_flight: 1,
         in_flight_bytes: 1,
+        body_within: std::time::Duration::from_secs(60),
         rates: crate::ingest::Rates { events: 0, bytes: 0 },
     };
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, middleware::map_request};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use tokio::net::TcpStream;
 use tonic::{Code, Status, transport::server::TcpConnectInfo};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -167,6 +167,8 @@ fn turned_away(over: OverAddress, request: &Request<Body>) -> Response<Body> {
 
 /// Whether a request is to be answered as gRPC does.
 pub(super) fn is_grpc(request: &Request<Body>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    // `application/grpc-web` is another protocol.
+    matches!(rest, Some([] | [b'+' | b';', ..]))
 }

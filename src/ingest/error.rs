@@ -55,6 +55,15 @@ pub enum IngestError {
         "the deadline passed while the write was under way, the outcome is unknown: publish again with the same key"
     )]
     Deadline,
+    /// It did not arrive in time.
+    #[error(
+        "the event did not arrive within {} and was not taken: send faster, or a blank line now and then",
+        humantime::format_duration(*.within)
+    )]
+    Late {
+        /// How long it was waited for.
+        within: Duration,
+    },
 }
 
 /// What became of an event, topic by topic, where it is not the same for all.
@@ -212,6 +221,7 @@ impl IngestError {
                 "unknown_outcome",
             ),
             Self::Deadline => row(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, None, "deadline"),
+            Self::Late { .. } => row(Code::DeadlineExceeded, StatusCode::REQUEST_TIMEOUT, None, "late"),
         }
     }
 
@@ -228,7 +238,8 @@ impl IngestError {
             | Self::Append(_)
             | Self::Partly(_)
             | Self::Draining
-            | Self::Deadline => None,
+            | Self::Deadline
+            | Self::Late { .. } => None,
         }
     }
 }

@@ -18,6 +18,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 pub use admit::{Admitted, Draft, Refusal, admit};
 pub use caller::Caller;
 pub use error::{IngestError, Partly, Verdict};
@@ -38,6 +40,8 @@ pub struct Settings {
     pub in_flight: usize,
     /// How many bytes they may have together, before no further one is taken.
     pub in_flight_bytes: usize,
+    /// How long a JSON body may take to arrive; of one with an object per line, how long each line may.
+    pub body_within: Duration,
     /// How much one publisher may publish.
     pub rates: Rates,
 }
@@ -49,6 +53,7 @@ impl Default for Settings {
             data_bytes: 64 * 1024,
             in_flight: 1_024,
             in_flight_bytes: 8 * 1024 * 1024,
+            body_within: Duration::from_secs(60),
             rates: Rates::default(),
         }
     }

@@ -5,7 +5,12 @@
 
 use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Extension, Router, body::Body, response::IntoResponse};
+use axum::{
+    Extension, Router,
+    body::Body,
+    middleware::{Next, from_fn},
+    response::IntoResponse,
+};
 use http::{Request, Response, StatusCode};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -31,6 +36,7 @@ use super::{
 use crate::{
     addresses::AddressLimits,
     auth::ClientNames,
+    gate::{self, Gate, Idlers},
     problem::Problem,
     proxies::Proxies,
     tls::{self, ServerTls},
@@ -59,6 +65,8 @@ pub struct ServerSettings {
     pub reflection: bool,
     /// How many connections there may be; more wait to be accepted.
     pub connections: usize,
+    /// How many of them may be without a call under way; when there are more, the one that has been for the longest is dropped.
+    pub idle: usize,
     /// How many calls may be under way on one HTTP/2 connection.
     pub calls_per_connection: u32,
     /// How long a connection may take to say which HTTP it speaks; over TLS, its handshake before that may take as long, and so may the word of a
@@ -79,6 +87,7 @@ impl Default for ServerSettings {
         Self {
             reflection: false,
             connections: 4_096,
+            idle: 3_072,
             calls_per_connection: 2_048,
             first_word: HEAD_TIMEOUT,
             tls: None,
@@ -95,6 +104,7 @@ pub struct Services {
     grpc: Routes,
     http: Router,
     names: Vec<&'static str>,
+    gate: Gate,
 }
 
 impl Services {
@@ -124,6 +134,13 @@ impl Services {
         self
     }
 
+    /// What is asked of every request.
+    #[must_use]
+    pub fn behind(mut self, gate: Gate) -> Self {
+        self.gate = gate;
+        self
+    }
+
     /// One router for all, and the means to tell their health.
     pub(super) async fn into_router(self, reflection: bool) -> Result<(Router, Health), ServeError> {
         let (reporter, service) = tonic_health::server::health_reporter();
@@ -144,8 +161,9 @@ impl Services {
                 .add_service(descriptors().build_v1()?)
                 .add_service(descriptors().build_v1alpha()?);
         }
-        let router = grpc.into_axum_router().merge(self.http).fallback(unknown);
-        Ok((router.with_state(()), health))
+        let grpc = grpc.into_axum_router().layer(from_fn(only_grpc));
+        let router = grpc.merge(self.http).fallback(unknown);
+        Ok((gate::behind(self.gate, router.with_state(())), health))
     }
 }
 
@@ -161,6 +179,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let (router, health) = services.into_router(settings.reflection).await?;
     let http = http(settings.calls_per_connection);
+    let idlers = Idlers::new(settings.idle);
     let entrance = Entrance::new(settings.proxies, settings.addresses);
     let mut connections = JoinSet::new();
     loop {
@@ -169,9 +188,15 @@ pub async fn serve(
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept(), if connections.len() < settings.connections => match accepted {
                 Ok((stream, peer)) => if let Some(guest) = entrance.enter(peer) {
-                    let router = router.clone();
+                    let place = idlers.enter();
+                    let router = gate::in_use(Arc::clone(&place), router.clone());
                     let opening = Opening { stream, first_word: settings.first_word, http: http.clone(), router };
-                    connections.spawn(opening.enter(guest, settings.tls.clone(), drain.clone()));
+                    let served = opening.enter(guest, settings.tls.clone(), drain.clone());
+                    connections.spawn(async move {
+                        if place.hold(served).await.is_none() {
+                            debug!(%peer, "a connection is cut off: too many are idle");
+                        }
+                    });
                 },
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
@@ -314,6 +339,10 @@ async fn first_word_of(stream: &TcpStream) -> io::Result<()> {
         if bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if begin[0] == tls::FIRST_BYTE {
+            // No answer would be understood there.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if bytes == PREFACE.len() || begin[..bytes] != PREFACE[..bytes] {
             return Ok(());
         }
@@ -342,6 +371,18 @@ pub(super) async fn serve_connection<IO>(
     if let Err(error) = ended {
         debug!(error, "a connection ended early");
     }
+}
+
+/// Passes on calls that say what they are. tonic would read any body as a message: one that a browser sends for any page, as `text/plain`.
+async fn only_grpc(request: Request<Body>, next: Next) -> Response<Body> {
+    if is_grpc(&request) {
+        return next.run(request).await;
+    }
+    let problem = Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "calls of gRPC have the content type `application/grpc`; JSON is published with POST /v1/publish",
+    );
+    problem.with_field("content-type").into_response().map(Body::from)
 }
 
 /// What answers a request for something that is not there, in the words of its protocol.

@@ -2,6 +2,7 @@
 
 mod cursor;
 mod event;
+mod host;
 pub(crate) mod json;
 mod origin;
 mod position;
@@ -10,6 +11,7 @@ mod topic;
 
 pub use cursor::{Cursor, CursorError, Position};
 pub use event::{Event, EventType, EventTypeError, PublishKey, PublishKeyError, UnixMillis};
+pub use host::{Host, HostError};
 pub use origin::{Origin, OriginError};
 pub use position::{Epoch, Seq, Shard, Slot};
 pub use secret::Secret;

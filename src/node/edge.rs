@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     NodeError, access,
     cluster::{self, Heard},
+    gates,
     health::EdgeHealth,
     ports::Ports,
     revocations::{Hearing, Revoked},
@@ -83,7 +84,9 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let edge = edge.start(http).map_err(NodeError::Runtime)?;
     let edge = streams.get_or_init(|| edge).clone();
 
-    let services = Services::new().grpc(SubscriberServer::new(SubscriberService::new(edge.clone())));
+    let services = Services::new()
+        .behind(gates::publishing(config)?)
+        .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())));
     let mut port = JoinSet::new();
     port.spawn(ingest::serve(
         ports.grpc,
@@ -104,7 +107,12 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
         link: nats.link(),
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
+    background.spawn(admin::serve(
+        ports.admin,
+        health,
+        (gates::admin(config)?, admin_token),
+        stop.clone(),
+    ));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -3,7 +3,12 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use crate::{
-    edge::WorkerFailed, ingest::ServeError, log::OpenError, model::OriginError, nats::NatsError, tls::TlsError,
+    edge::WorkerFailed,
+    ingest::ServeError,
+    log::OpenError,
+    model::{HostError, OriginError},
+    nats::NatsError,
+    tls::TlsError,
 };
 
 /// Why a node could not start, or stopped by itself.
@@ -57,6 +62,9 @@ pub enum NodeError {
     /// An origin that pages may follow from is none.
     #[error("`http.cors_origins`: {0}")]
     Origin(OriginError),
+    /// A host that requests may be for is none.
+    #[error("`http.hosts`: {0}")]
+    Host(HostError),
     /// More streams are asked for than the limit on open files allows.
     #[error(
         "`limits.connections` is {asked}, but the limit on open files leaves room for {room}: raise the hard limit (`ulimit -Hn`, `LimitNOFILE`) or lower the setting"

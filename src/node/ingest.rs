@@ -8,7 +8,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, access, cluster, owner,
+    NodeError, access, cluster, gates, owner,
     ports::Ports,
     replica,
     revocations::{Hearing, Renewal, Revoked},
@@ -124,7 +124,7 @@ pub(super) fn spawn(
         draining,
         safe,
         auth,
-        mut keys,
+        keys,
         ..
     } = joined;
     let Shards {
@@ -133,10 +133,13 @@ pub(super) fn spawn(
         journals,
         mut background,
     } = shards;
-    // None of them ends by itself, and where no key can change there are none.
-    if !keys.is_empty() {
-        background.spawn(async move { drop(keys.join_next().await) });
-    }
+    background.spawn(async move {
+        let mut keys = keys;
+        if keys.join_next().await.is_none() {
+            // There are none that change.
+            std::future::pending::<()>().await;
+        }
+    });
     let admin_token = cluster::admin_token(config)?;
     let stop = CancellationToken::new();
     let secret = cluster::secret_of(config)?;
@@ -184,6 +187,7 @@ pub(super) fn spawn(
         draining.clone(),
     );
     let services = Services::new()
+        .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(ingest::control::control(publisher.clone()))
         .grpc(log::service::service(log, &secret))
@@ -196,7 +200,12 @@ pub(super) fn spawn(
         settings::server(config, files, &ports.certificates),
         draining.clone(),
     ));
-    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
+    background.spawn(admin::serve(
+        ports.admin,
+        health,
+        (gates::admin(config)?, admin_token),
+        stop.clone(),
+    ));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -11,6 +11,7 @@ mod claims;
 mod cluster;
 mod edge;
 mod error;
+mod gates;
 mod health;
 mod ingest;
 mod owner;

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NodeError, access, cluster,
+    NodeError, access, cluster, gates,
     health::ServeHealth,
     opening,
     ports::Ports,
@@ -146,6 +146,7 @@ fn spawn(
         draining.clone(),
     );
     let services = Services::new()
+        .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(ingest::control::control(publisher.clone()))
         .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
@@ -173,7 +174,12 @@ fn spawn(
         auth,
         draining: draining.clone(),
     });
-    background.spawn(admin::serve(ports.admin, health, admin_token, stop.clone()));
+    background.spawn(admin::serve(
+        ports.admin,
+        health,
+        (gates::admin(config)?, admin_token),
+        stop.clone(),
+    ));
 
     Ok(Node {
         addresses: ports.addresses,

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
-use super::{NodeError, certificates::Certificates, serve::BLOCK_CACHE};
+use super::{NodeError, certificates::Certificates, gates, serve::BLOCK_CACHE};
 use crate::{
     addresses::AddressLimits,
     config::{Config, JournalKind, Network, Storage},
@@ -10,7 +10,6 @@ use crate::{
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
     log::{RemoteSettings, Retention, StoreMemory},
-    model::Origin,
     proxies::Proxies,
 };
 
@@ -85,6 +84,7 @@ pub(super) fn ingest(config: &Config) -> ingest::Settings {
     ingest::Settings {
         topics: config.limits.topics_per_publish,
         data_bytes: config.limits.data_bytes.in_memory(),
+        body_within: config.grpc.body_timeout,
         rates: ingest::Rates {
             events: config.limits.publishes_per_second_per_publisher,
             bytes: config.limits.publish_bytes_per_second_per_publisher.bytes(),
@@ -99,6 +99,7 @@ pub(super) fn server(config: &Config, files: Option<u64>, certificates: &Certifi
         tls: certificates.grpc.clone(),
         reflection: config.grpc.reflection,
         connections: publishers(files),
+        idle: publishers(files) * 3 / 4,
         proxies: proxies(&config.grpc.trusted_proxies, config.grpc.proxy_protocol),
         addresses: addresses(config),
         drain_window: config.drain.window,
@@ -123,7 +124,6 @@ fn publishers(files: Option<u64>) -> usize {
 }
 
 pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
-    let origins = config.http.cors_origins.iter().map(|text| Origin::parse(text));
     Ok(edge::Settings {
         heartbeat: config.http.heartbeat,
         retry: config.http.retry,
@@ -132,7 +132,8 @@ pub(super) fn edge(config: &Config) -> Result<edge::Settings, NodeError> {
         send_queue: config.http.send_queue.in_memory(),
         proxies: proxies(&config.http.trusted_proxies, config.http.proxy_protocol),
         topics_per_stream: config.limits.topics_per_stream,
-        cors_origins: origins.collect::<Result<_, _>>().map_err(NodeError::Origin)?,
+        cors_origins: gates::origins(config)?,
+        hosts: gates::streams(config)?,
         max_age: config.http.max_age,
         moves_per_second: config.cluster.moves_per_second,
         ..edge::Settings::default()
@@ -158,8 +159,11 @@ pub(super) fn limits(config: &Config, files: Option<u64>) -> Result<limits::Sett
     if asked > room {
         return Err(NodeError::TooManyConnections { asked, room });
     }
+    let connections = if asked == 0 { room } else { asked };
+    let pending = config.limits.pending_connections;
     Ok(limits::Settings {
-        connections: if asked == 0 { room } else { asked },
+        connections,
+        pending_connections: if pending == 0 { connections.div_ceil(4) } else { pending },
         connections_per_user: config.limits.connections_per_user,
         replays_per_user: config.limits.replays_per_user,
         connections_per_address: config.limits.connections_per_address,

@@ -31,13 +31,16 @@ async fn the_head_and_a_comment_come_at_once() {
         "content-type: text/event-stream",
         "cache-control: no-cache, no-transform",
         "x-accel-buffering: no",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+        "cross-origin-resource-policy: same-origin",
         "transfer-encoding: chunked",
         "connection: close",
     ] {
         assert!(head.has(line), "{line}: {head:?}");
     }
     assert_eq!(head.lines.iter().filter(|line| line.starts_with("date: ")).count(), 1);
-    assert_eq!(head.lines.len(), 6, "{head:?}");
+    assert_eq!(head.lines.len(), 9, "{head:?}");
     assert!(matches!(client.said().await, Some(Said::Retry(3_000..=4_500))));
     assert_eq!(client.said().await, Some(Said::Comment));
     assert_eq!(edge.streams(), 1);

@@ -214,6 +214,7 @@ impl Default for Options {
             settings: Settings::default(),
             limits: limits::Settings {
                 connections: 1_000,
+                pending_connections: 1_000,
                 connections_per_user: 100,
                 replays_per_user: 100,
                 connections_per_address: 1_000,

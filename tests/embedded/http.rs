@@ -232,7 +232,7 @@ async fn publishing_with_curls_defaults() {
     // A page of another origin can have a browser send the same, but not without these.
     for mark in [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")] {
         let answer = post(addresses, &[curl[0], mark], one).await;
-        assert_eq!(answer.status(), 415);
-        assert_eq!(value(answer.body())["field"], "content-type");
+        assert_eq!(answer.status(), 403);
+        assert_eq!(value(answer.body())["field"], "origin");
     }
 }

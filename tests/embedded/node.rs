@@ -378,13 +378,22 @@ impl Node {
 
     /// Its memory, in bytes.
     pub(crate) fn memory(&self) -> u64 {
+        self.memory_of("VmRSS:")
+    }
+
+    /// The most memory that it ever had, in bytes.
+    pub(crate) fn most_memory(&self) -> u64 {
+        self.memory_of("VmHWM:")
+    }
+
+    fn memory_of(&self, field: &str) -> u64 {
         let id = self.running.child.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
-        let resident = status
+        let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(field))
             .expect("a line");
-        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1_024
     }
 
@@ -431,6 +440,11 @@ impl Node {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (status, log) = (self.child.try_wait(), self.log());
+            let last: Vec<&str> = log.lines().rev().take(5).collect();
+            eprintln!("the node has ended: {status:?}; it said last: {last:#?}");
+        }
         // Gone before its directory is. It is waited for and left to be reaped by whom it belongs to.
         if let Some(id) = self.child.id()
             && self.child.start_kill().is_ok()

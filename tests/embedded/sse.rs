@@ -25,6 +25,7 @@ use crate::patiently;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ask {
     query: Vec<(String, String)>,
+    target: Option<String>,
     last_event_id: Option<Vec<u8>>,
     headers: Vec<(String, String)>,
     receive_buffer: Option<u32>,
@@ -49,6 +50,13 @@ impl Ask {
         self
     }
 
+    /// With this for its path and query, as it is.
+    #[allow(dead_code, reason = "tests/security uses it")]
+    pub(crate) fn target(mut self, target: &str) -> Self {
+        self.target = Some(target.to_owned());
+        self
+    }
+
     /// With the `Last-Event-ID` header, unless the id is empty and means none.
     pub(crate) fn after(mut self, id: impl AsRef<[u8]>) -> Self {
         self.last_event_id = Some(id.as_ref().to_vec());
@@ -67,7 +75,10 @@ impl Ask {
         self
     }
 
-    fn target(&self) -> String {
+    fn whole_target(&self) -> String {
+        if let Some(target) = &self.target {
+            return target.clone();
+        }
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(&self.query);
         format!("/v1/events?{}", query.finish())
@@ -86,7 +97,7 @@ impl Ask {
         let mut socket = socket.connect(address).await?;
         let mut head = format!(
             "GET {} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n",
-            self.target()
+            self.whole_target()
         )
         .into_bytes();
         for (name, value) in &self.headers {
@@ -125,7 +136,7 @@ impl Ask {
         let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
         // It ends when the body and the sender are dropped.
         tokio::spawn(connection);
-        let mut request = http::Request::get(format!("http://{address}{}", self.target()));
+        let mut request = http::Request::get(format!("http://{address}{}", self.whole_target()));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }

@@ -11,8 +11,9 @@
 //!
 //! Or one object per line, in and out, in the same order, streamed both ways. A line that is refused is answered with
 //! `{"line":3,"error":{…}}`, lines counted from 1, and does not stop the others; blank lines have no answer. If the node drains, or the caller's
-//! token ends or is revoked, the last answer is an error for the first line that was not taken; over HTTP/1.1, a client that goes on sending all the same may lose the last answers with
-//! the connection, and asks again with the same keys. A client must read answers while it sends: one that does not is not read either.
+//! token ends or is revoked, the last answer is an error for the first line that was not taken; over HTTP/1.1, a client that goes on sending all
+//! the same may lose the last answers with the connection, and asks again with the same keys. So it is with a client that sends no line for too
+//! long, not even a blank one. A client must read answers while it sends: one that does not is not read either.
 //!
 //! `application/x-ndjson` is one object per line, also if there is only one. With `application/json`, without a content type, and with
 //! `application/x-www-form-urlencoded`, which is what `curl -d` sends unless it is told otherwise, the body decides: it is one per line
@@ -22,6 +23,7 @@
 mod answer;
 mod lines;
 mod object;
+mod pace;
 mod shape;
 
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use http_body_util::BodyExt as _;
 pub use self::object::{Malformed, parse};
 use self::{
     lines::Lines,
+    pace::{Broken, Paced},
     shape::{FirstObject, Found, Shape},
 };
 use super::{
@@ -80,20 +83,16 @@ async fn method_not_allowed() -> Response<Body> {
 async fn publish_either(ingest: Ingest, caller: Arc<Caller>, mut body: Body) -> Result<Response<Body>, Problem> {
     ingest.check_open().map_err(|error| answer::problem(&error))?;
     let limit = ingest.settings().json_bytes();
-    let mut text = BytesMut::new();
-    let mut first = FirstObject::default();
-    let mut found = None;
-    while found.is_none() && text.len() <= limit {
-        let Some(data) = next(&mut body).await? else { break };
-        text.extend_from_slice(&data);
-        found = first.find(&text);
-    }
-    if found == Some(Found::Lines) {
-        let begin = stream::once(std::future::ready(Ok(text.freeze())));
-        let whole = Body::from_stream(begin.chain(body.into_data_stream()));
-        return publish_lines(ingest, caller, whole);
-    }
-    let text = read(body, text, limit).await?;
+    let within = ingest.settings().body_within;
+    let gathered = tokio::time::timeout(within, gather(&mut body, limit)).await;
+    let text = match gathered.map_err(|_| answer::problem(&IngestError::Late { within }))?? {
+        (text, Some(Found::Lines)) => {
+            let begin = stream::once(std::future::ready(Ok(text.freeze())));
+            let whole = Body::from_stream(begin.chain(body.into_data_stream()));
+            return publish_lines(ingest, caller, whole);
+        }
+        (text, _) => text,
+    };
     let outcome = async { ingest.publish(&caller, parse(&text)?, None).await?.await };
     Ok(match outcome.await {
         Ok(published) => of_type("application/json", Body::from(answer::of_all(&published))),
@@ -101,13 +100,29 @@ async fn publish_either(ingest: Ingest, caller: Arc<Caller>, mut body: Body) -> 
     })
 }
 
+/// Reads a body until it is known to be one object per line, or else to its end.
+async fn gather(body: &mut Body, limit: usize) -> Result<(BytesMut, Option<Found>), Problem> {
+    let mut text = BytesMut::new();
+    let mut first = FirstObject::default();
+    let mut found = None;
+    while found.is_none() && text.len() <= limit {
+        let Some(data) = next(body).await? else { break };
+        text.extend_from_slice(&data);
+        found = first.find(&text);
+    }
+    if found != Some(Found::Lines) {
+        text = read(body, text, limit).await?;
+    }
+    Ok((text, found))
+}
+
 /// Reads the rest of a body that is no longer than `limit`. Of a longer one, some more is read and forgotten before it is refused: a client that
 /// is still sending when the connection is closed would not get to see why.
-async fn read(mut body: Body, mut text: BytesMut, limit: usize) -> Result<BytesMut, Problem> {
+async fn read(body: &mut Body, mut text: BytesMut, limit: usize) -> Result<BytesMut, Problem> {
     const FORGOTTEN: usize = 16 * 1024 * 1024;
     let mut length = text.len();
     while length <= limit.saturating_add(FORGOTTEN) {
-        let Some(data) = next(&mut body).await? else { break };
+        let Some(data) = next(body).await? else { break };
         length = length.saturating_add(data.len());
         if length <= limit {
             text.extend_from_slice(&data);
@@ -135,7 +150,8 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
 
 fn publish_lines(ingest: Ingest, caller: Arc<Caller>, body: Body) -> Result<Response<Body>, Problem> {
     ingest.check_open().map_err(|error| answer::problem(&error))?;
-    let drafts = Lines::new(body, ingest.settings().json_bytes()).map(|line| {
+    let within = ingest.settings().body_within;
+    let drafts = Lines::new(Paced::new(body, within), ingest.settings().json_bytes()).map(|line| {
         line.map(|(number, text)| {
             let draft = text.and_then(|text| parse(&text));
             (number, draft.map_err(IngestError::from))
@@ -150,7 +166,8 @@ fn publish_lines(ingest: Ingest, caller: Arc<Caller>, body: Body) -> Result<Resp
             }
             Err(Ended::Stopped(error)) => Some(Ok(answer::line(answered + 1, Err(error)))),
             // Whoever sent half a body is gone, or has itself to blame: the end of the answers says so by their number.
-            Err(Ended::Input(error)) => Some(Err(error)),
+            Err(Ended::Input(Broken::Body(error))) => Some(Err(error)),
+            Err(Ended::Input(Broken::Late)) => Some(Ok(answer::line(answered + 1, Err(IngestError::Late { within })))),
         })
     });
     Ok(of_type("application/x-ndjson", Body::from_stream(answers)))

@@ -130,7 +130,9 @@ where
                 .await
                 .unwrap();
             tokio::spawn(connection);
-            let request = Request::post("/v1/publish").header("content-type", "application/x-ndjson");
+            let request = Request::post("/v1/publish")
+                .header("host", "test")
+                .header("content-type", "application/x-ndjson");
             sender
                 .send_request(request.body(body).unwrap())
                 .await

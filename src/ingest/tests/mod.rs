@@ -101,7 +101,8 @@ impl Node {
     }
 
     /// Sends one request over HTTP/1.1.
-    async fn http1(&self, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    async fn http1(&self, mut request: Request<Full<Bytes>>) -> Response<Bytes> {
+        request.headers_mut().insert("host", "test".parse().unwrap());
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await

@@ -124,7 +124,10 @@ async fn services_know_who_calls() {
         .await
         .unwrap();
     let connection = tokio::spawn(connection);
-    let request = Request::get("/peer").body(Full::<Bytes>::default()).unwrap();
+    let request = Request::get("/peer")
+        .header("host", "test")
+        .body(Full::<Bytes>::default())
+        .unwrap();
     let answer = sender.send_request(request).await.unwrap();
     assert_eq!(answer.collect().await.unwrap().to_bytes(), own.to_string());
     connection.abort();
