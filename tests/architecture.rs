@@ -153,6 +153,33 @@ fn the_order_itself_has_no_circles() {
     }
 }
 
+/// `unsafe_code` is denied everywhere: whoever allows it says why, where everybody can read it.
+#[test]
+fn no_unsafe_code_without_a_written_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dirs = ["src", "cluster", "proto", "loadtest", "benches", "fuzz", "tests"].map(|dir| root.join(dir));
+    let mut read = 0;
+    for path in dirs.iter().flat_map(|dir| sources(dir)) {
+        // This file names what it looks for.
+        if path.ends_with(file!()) {
+            continue;
+        }
+        read += 1;
+        let text = fs::read_to_string(&path).expect("a source file");
+        for (at, _) in text.match_indices("unsafe_code") {
+            let attribute = text[at..].split(")]").next().unwrap_or_default();
+            assert!(
+                attribute.contains("reason = \""),
+                "{}: unsafe code needs a reason",
+                path.display()
+            );
+        }
+    }
+    assert!(read > 0, "there is something to read");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the manifest");
+    assert!(manifest.contains("unsafe_code = \"deny\""));
+}
+
 /// Every Rust file below a directory.
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

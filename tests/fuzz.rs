@@ -21,8 +21,8 @@ const TARGETS: [(&str, Target); 7] = [
     ("token", targets::token),
 ];
 
-/// How often each target's corpus is changed.
-const CHANGES: usize = 2_000;
+/// How often each target's corpus is changed, unless TIDINGS_FUZZ_CHANGES says otherwise.
+const CHANGES: u64 = 2_000;
 
 /// What has a meaning somewhere, and is seldom hit upon.
 const WORDS: [&[u8]; 16] = [
@@ -93,13 +93,14 @@ fn change(input: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut StdRng) {
 fn the_corpus_and_some_thousand_changes_of_it() {
     let seed = env::var("TIDINGS_FUZZ_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("TIDINGS_FUZZ_SEED={seed}");
+    let changes = env::var("TIDINGS_FUZZ_CHANGES").map_or(CHANGES, |changes| changes.parse().unwrap());
     for (name, target) in TARGETS {
         let mut random = StdRng::seed_from_u64(seed);
         let corpus = corpus(name);
         for input in &corpus {
             run(name, target, input);
         }
-        for _ in 0..CHANGES {
+        for _ in 0..changes {
             let mut input = corpus.choose(&mut random).unwrap().clone();
             for _ in 0..random.random_range(1..=4) {
                 change(&mut input, &corpus, &mut random);
