@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tidings::model::UnixMillis;
 use tidings_loadtest::{
     Node,
     hold::{Held, Topics},
@@ -45,6 +46,58 @@ async fn growth(topics: Topics) -> u64 {
     let after = anonymous(&node);
     assert_eq!(held.open(), STREAMS / 2 + STREAMS);
     after.checked_sub(before).expect("a thousand streams take memory")
+}
+
+/// The memory that a thousand more streams take of users with a token of their own.
+async fn growth_with_tokens() -> u64 {
+    const SECRET: &str = "a secret of more than 32 bytes, for tests alone";
+    raise_file_limit().expect("allowed");
+    let issuer = format!("[{{ audience = [\"tidings\"], secret = \"{SECRET}\" }}]");
+    let settings = [("TIDINGS_HTTP__HEARTBEAT", "1s"), ("TIDINGS_AUTH__ISSUERS", &*issuer)];
+    let node = Node::start(Path::new(env!("CARGO_BIN_EXE_tidings")), None, &settings).expect("started");
+    let ends = UnixMillis::now().0 / 1_000 + 3_600;
+    let open = async |number: usize| {
+        let claims = serde_json::json!({
+            "aud": "tidings", "sub": number.to_string(), "exp": ends, "iat": ends - 3_600, "jti": format!("{number:032}"),
+            "tidings": { "follow": ["orders/*", "news"] },
+        });
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("signs");
+        let mut socket = connect(node.streams(0), number, &format!("token={token}"))
+            .await
+            .expect("opened");
+        let mut told = Vec::new();
+        while !told.windows(7).any(|bytes| bytes == b"retry: ") {
+            assert_ne!(
+                socket.read_buf(&mut told).await.expect("readable"),
+                0,
+                "{}",
+                String::from_utf8_lossy(&told)
+            );
+        }
+        socket
+    };
+    let mut held = Vec::new();
+    for number in 0..STREAMS / 2 {
+        held.push(open(number).await);
+    }
+    let before = anonymous(&node);
+    for number in STREAMS / 2..STREAMS / 2 + STREAMS {
+        held.push(open(number).await);
+    }
+    anonymous(&node)
+        .checked_sub(before)
+        .expect("a thousand streams take memory")
+}
+
+#[tokio::test]
+async fn a_token_takes_no_more_than_half_a_stream() {
+    let (without, with) = (growth(ONE).await, growth_with_tokens().await);
+    println!("{STREAMS} streams take {without} bytes, and {with} with a token each");
+    assert!(
+        with <= without + without / 2,
+        "{STREAMS} streams take {without} bytes, and {with} with a token each"
+    );
 }
 
 #[tokio::test]

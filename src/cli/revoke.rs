@@ -19,8 +19,10 @@ use tonic::{
 
 use super::{
     bearer::{Bearer, with_token},
+    certificates::{Identity, Trust},
     server::printable,
 };
+use crate::tls::{self, ClientTls};
 
 /// How long connecting, and the answer, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +73,12 @@ pub struct Arguments {
     url: String,
 
     #[command(flatten)]
+    trust: Trust,
+
+    #[command(flatten)]
+    identity: Identity,
+
+    #[command(flatten)]
     bearer: Bearer,
 }
 
@@ -80,7 +88,8 @@ pub struct Arguments {
 /// If the server cannot be reached, or refuses.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let token = arguments.bearer.token()?;
-    let mut client = connect(&arguments.url).await?;
+    let tls = arguments.trust.load_with(&arguments.identity)?;
+    let mut client = connect(&arguments.url, &tls).await?;
     let revocations = if arguments.list {
         let request = with_token(ListRevocationsRequest {}, token.as_ref());
         let answer = client.list_revocations(request).await.map_err(refused)?;
@@ -99,10 +108,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn connect(url: &str) -> anyhow::Result<ControlClient<Channel>> {
+async fn connect(url: &str, tls: &ClientTls) -> anyhow::Result<ControlClient<Channel>> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .with_context(|| format!("{url:?} is not the address of a server: http://127.0.0.1:50051 is one"))?;
-    let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await;
+    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
+    let channel = tls::connect(&endpoint, tls).await;
     let channel = channel.with_context(|| {
         format!("{url} cannot be reached: does --url name the gRPC port of a node that takes events?")
     })?;

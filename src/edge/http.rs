@@ -36,9 +36,6 @@ use crate::{
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What every TLS connection begins with: nobody here understands it, and no answer would be understood there.
-const TLS_HANDSHAKE: u8 = 0x16;
-
 /// How long a connection that is over a limit may last at most: so many can be told to come back later only while none of them stays.
 const SHED_TIME: Duration = Duration::from_secs(3);
 
@@ -141,7 +138,8 @@ async fn sniff(stream: &TcpStream) -> io::Result<(Bytes, bool)> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
-        if begin[0] == TLS_HANDSHAKE {
+        if begin[0] == tls::FIRST_BYTE {
+            // Nobody here understands it, and no answer would be understood there.
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks TLS"));
         }
         let common = begin.len().min(PREFACE.len());

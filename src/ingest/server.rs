@@ -339,6 +339,10 @@ async fn first_word_of(stream: &TcpStream) -> io::Result<()> {
         if bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if begin[0] == tls::FIRST_BYTE {
+            // No answer would be understood there.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if bytes == PREFACE.len() || begin[..bytes] != PREFACE[..bytes] {
             return Ok(());
         }

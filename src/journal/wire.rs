@@ -233,6 +233,13 @@ mod tests {
         assert!(!sent(&["a", "b", "a"], "x"));
         assert!(!sent(&["a b"], "x"));
         assert!(!sent(&["a"], "x\0"));
+        let long = "x".repeat(Publish::MAX_DATA_BYTES + 1);
+        assert!(sent(&["a"], &long[1..]));
+        assert!(!sent(&["a"], &long), "more than any publisher may send");
+        let names: Vec<_> = (0..=Publish::MAX_TOPICS).map(|n| n.to_string()).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        assert!(sent(&names[1..], "x"));
+        assert!(!sent(&names, "x"));
     }
 
     #[test]

@@ -123,7 +123,7 @@ mod tests {
         let mut request = Request::new(());
         for text in shown {
             let mut one = secret(*text).call(Request::new(())).expect("nothing is refused");
-            for value in one.metadata_mut().get_all(METADATA).iter() {
+            for value in &one.metadata_mut().get_all(METADATA) {
                 request.metadata_mut().append(METADATA, value.clone());
             }
         }

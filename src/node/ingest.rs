@@ -124,7 +124,7 @@ pub(super) fn spawn(
         draining,
         safe,
         auth,
-        mut keys,
+        keys,
         ..
     } = joined;
     let Shards {
@@ -133,10 +133,13 @@ pub(super) fn spawn(
         journals,
         mut background,
     } = shards;
-    // None of them ends by itself, and where no key can change there are none.
-    if !keys.is_empty() {
-        background.spawn(async move { drop(keys.join_next().await) });
-    }
+    background.spawn(async move {
+        let mut keys = keys;
+        if keys.join_next().await.is_none() {
+            // There are none that change.
+            std::future::pending::<()>().await;
+        }
+    });
     let admin_token = cluster::admin_token(config)?;
     let stop = CancellationToken::new();
     let secret = cluster::secret_of(config)?;

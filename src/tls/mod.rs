@@ -28,6 +28,9 @@ pub use self::{
     server::{ServerFiles, ServerTls, speaks_http2},
 };
 
+/// What every TLS connection begins with: a record of the handshake.
+pub const FIRST_BYTE: u8 = 0x16;
+
 /// What encrypts and signs. Named wherever a configuration is made: which one is the process's default is not this module's to say.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())

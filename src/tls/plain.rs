@@ -8,8 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// What every TLS connection begins with: a record of the handshake.
-const HANDSHAKE: u8 = 0x16;
+use super::FIRST_BYTE;
 
 /// What is told to those who speak anything else, as a rule plain HTTP.
 const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -27,7 +26,7 @@ pub(super) async fn begins_with_tls(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; 1];
     match stream.peek(&mut first).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(first[0] == HANDSHAKE),
+        _ => Ok(first[0] == FIRST_BYTE),
     }
 }
 

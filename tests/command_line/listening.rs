@@ -145,6 +145,36 @@ fn lines_to_read_are_the_usual_form() {
     assert_eq!(text(&output.stderr), "");
 }
 
+/// What the service says of the token is told on stderr: it is no event, does not count as one, and has no place in a file of them.
+#[test]
+fn the_end_of_a_token_is_told_and_is_no_event() {
+    for output in [&["--json"][..], &["--output", "events.ndjson"], &[]] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("a connection");
+            last_event_id(&socket);
+            let expiring = "event: tidings.token_expiring\ndata: {\"expires_in_ms\":29500}\n\n";
+            let body = format!("{HEAD}{expiring}id: 1\nevent: tick\ndata: number 1\n\n");
+            socket.write_all(body.as_bytes()).expect("a reader");
+            // Open until the other side has enough.
+            let _ = socket.read(&mut [0]);
+        });
+        let child = listen(dir.path(), address, &[output, &["--count", "1"]].concat());
+        let ended = child.wait_with_output().expect("it ends");
+        assert!(ended.status.success(), "{}", text(&ended.stderr));
+        assert!(
+            text(&ended.stderr).contains("the token expires in 30s"),
+            "{}",
+            text(&ended.stderr)
+        );
+        let written = fs::read_to_string(dir.path().join("events.ndjson")).unwrap_or(text(&ended.stdout));
+        assert!(written.contains("number 1") && !written.contains("expir"), "{written}");
+        assert_eq!(written.lines().count(), 1, "{written}");
+    }
+}
+
 #[test]
 fn a_reader_that_has_enough_ends_it_quietly() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -7,6 +7,7 @@
 //! | `faults`, `small_disk` | a disk that fails, a disk that is full, a disk that is small |
 //! | `resuming` | cursors of every kind, retention, keys across `kill -9` |
 //! | `revoking` | tokens that are taken back, across retention and `kill -9` |
+//! | `leases` | tokens that end while their streams are open |
 //! | `slow` | a reader that stops reading |
 //! | `http` | what is not a stream, pages of other origins, half-sent heads, JSON publishing |
 //! | `chaos` | all of it at random |
@@ -19,6 +20,7 @@ mod earthquakes;
 mod faults;
 mod growing;
 mod http;
+mod leases;
 mod lifecycle;
 #[allow(dead_code, reason = "tests/cluster uses the rest of it")]
 mod node;

@@ -63,7 +63,7 @@ async fn publish(addresses: Addresses, token: &str) -> Result<PublishResponse, S
             *again.metadata_mut() = request.metadata().clone();
             match publisher.0.publish(again).await {
                 Err(status) if status.code() == Code::Unavailable => {
-                    tokio::time::sleep(Duration::from_millis(20)).await
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 answer => return answer.map(tonic::Response::into_inner),
             }

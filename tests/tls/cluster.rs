@@ -44,6 +44,7 @@ async fn every_way_through_a_cluster_is_encrypted() {
             .set("cluster.node", name)
             .set("cluster.ingest_nodes", "2")
             .set("cluster.shards", "4")
+            .set("cluster.secret", "0123456789abcdef0123456789abcdef")
             .set("cluster.tls_ca", ca)
             .set("grpc.tls_client_ca", ca)
             .set("nats.tls_ca", ca);

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::{
-    authority::{Authority, Key, text},
+    authority::{Authority, Key, Pair, text},
     node::{Setup, tidings},
     patiently,
 };
@@ -79,4 +79,57 @@ async fn clients_go_by_the_authority_that_they_are_given() {
     let plain = format!("http://{http}");
     let output = run(&["route", "42", "--url", &plain]).await;
     assert!(said(&output).contains("https://"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_certificate_says_who_publishes() {
+    let (authority, others) = (Authority::new(Key::Ec), Authority::new(Key::Ec));
+    let publishers =
+        "[{ name = \"orders\", certificate = \"spiffe://example.org/orders\", publish = [\"orders/**\"] }]";
+    let setup = Setup::new()
+        .set("grpc.tls_client_ca", text(&authority.ca()))
+        .set("auth.publishers", publishers);
+    let node = authority.local("node").on(setup, &["grpc"]).start().await;
+    let url = format!("https://localhost:{}", node.addresses().grpc.port());
+    let ca = authority.ca();
+    let publish = |topic: &'static str, shown: Option<&Pair>| {
+        let mut arguments: Vec<String> = [
+            "publish",
+            topic,
+            "--data",
+            "1",
+            "--retry-for",
+            "0s",
+            "--url",
+            &url,
+            "--ca",
+        ]
+        .map(str::to_owned)
+        .into();
+        arguments.push(text(&ca).to_owned());
+        if let Some(Pair { cert, key, .. }) = shown {
+            arguments.extend(["--cert", text(cert), "--cert-key", text(key)].map(str::to_owned));
+        }
+        async move {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let output = run(&arguments).await;
+            (output.status.success(), said(&output))
+        }
+    };
+    let orders = authority.issue("orders", "URI:spiffe://example.org/orders");
+    let billing = authority.issue("billing", "URI:spiffe://example.org/billing");
+    let stranger = others.issue("orders", "URI:spiffe://example.org/orders");
+    let expired = authority.expired("expired", "URI:spiffe://example.org/orders");
+    let (published, said) = publish("orders/7", Some(&orders)).await;
+    assert!(published, "{said}");
+    for (topic, shown) in [
+        ("billing/7", Some(&orders)),
+        ("orders/7", Some(&billing)),
+        ("orders/7", Some(&stranger)),
+        ("orders/7", Some(&expired)),
+        ("orders/7", None),
+    ] {
+        let (published, said) = publish(topic, shown).await;
+        assert!(!published, "{topic} {shown:?}: {said}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The port for backends, in this process: who is let in, and as whom. A route that repeats the names that it is told stands in for services.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, routing::get};
 use tidings::{
@@ -37,11 +37,11 @@ struct Port {
 }
 
 impl Port {
-    async fn open(pair: &Pair, client_ca: Option<&Authority>, first_word: Duration) -> Self {
+    async fn open(pair: &Pair, client_ca: Option<&Path>, first_word: Duration) -> Self {
         let tls = ServerTls::load(ServerFiles {
             cert: NamedFile::new("grpc.tls_cert", &pair.cert),
             key: NamedFile::new("grpc.tls_key", &pair.key),
-            client_ca: client_ca.map(|authority| NamedFile::new("grpc.tls_client_ca", authority.ca())),
+            client_ca: client_ca.map(|path| NamedFile::new("grpc.tls_client_ca", path)),
         });
         let tls = Arc::new(tls.expect("good files"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
@@ -55,6 +55,7 @@ impl Port {
         let services = Services::new().http(Router::new().route("/names", get(names)));
         let drain = CancellationToken::new();
         let mut serving = JoinSet::new();
+        serving.spawn(async move { match tls.keep().await {} });
         let draining = drain.clone();
         serving.spawn(async move { serve(listener, services, settings, draining).await.expect("served") });
         Self {
@@ -76,7 +77,7 @@ const LONG: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn clients_are_known_by_the_names_of_good_certificates_alone() {
     let (ours, others) = (Authority::new(Key::Ec), Authority::new(Key::Rsa));
-    let port = Port::open(&ours.local("server"), Some(&ours), LONG).await;
+    let port = Port::open(&ours.local("server"), Some(&ours.ca()), LONG).await;
     let good = ours.issue(
         "orders",
         "DNS:orders.internal,URI:spiffe://example.org/orders,IP:10.0.0.7",
@@ -112,7 +113,7 @@ async fn nobody_is_asked_where_no_authority_is_named() {
 #[tokio::test]
 async fn whoever_shows_a_certificate_shows_it_each_time() {
     let ours = Authority::new(Key::Ec);
-    let port = Port::open(&ours.local("server"), Some(&ours), LONG).await;
+    let port = Port::open(&ours.local("server"), Some(&ours.ca()), LONG).await;
     let shown = ours.issue("orders", "URI:spiffe://example.org/orders");
     let session = ours.dir().join("session");
     for version in ["-tls1_2", "-tls1_3"] {
@@ -133,7 +134,7 @@ async fn whoever_shows_a_certificate_shows_it_each_time() {
 #[tokio::test]
 async fn this_programs_own_clients_demand_the_right_authority_and_host() {
     let (ours, others) = (Authority::new(Key::Ec), Authority::new(Key::Ec));
-    let port = Port::open(&ours.issue("server", "DNS:localhost"), Some(&ours), LONG).await;
+    let port = Port::open(&ours.issue("server", "DNS:localhost"), Some(&ours.ca()), LONG).await;
     let node = ours.issue("node", "DNS:edge-0.internal");
     let client = |ca: &Authority| {
         let files = ClientFiles {
@@ -218,4 +219,33 @@ async fn calls_that_are_under_way_end_before_the_port_does() {
         .await
         .expect("a task")
         .expect("no panic");
+}
+
+#[tokio::test]
+async fn both_sides_follow_a_change_of_authority() {
+    let (ours, others) = (Authority::new(Key::Ec), Authority::new(Key::Ec));
+    let (trusted_there, trusted_here) = (ours.dir().join("there.pem"), ours.dir().join("here.pem"));
+    fs::copy(ours.ca(), &trusted_there).expect("copied");
+    fs::copy(others.ca(), &trusted_here).expect("copied");
+    let port = Port::open(&ours.local("server"), Some(&trusted_there), LONG).await;
+    let stranger = others.issue("orders", "URI:spiffe://example.org/orders");
+    assert!(port.ask(Version::Http2, &ours, Some(&stranger)).await.is_err());
+    fs::copy(others.ca(), &trusted_there).expect("copied");
+    let let_in = async { while port.ask(Version::Http2, &ours, Some(&stranger)).await.is_err() {} };
+    patiently("the stranger being let in", let_in).await;
+
+    let tls = ClientTls::load(ClientFiles {
+        ca: Some(NamedFile::new("cluster.tls_ca", &trusted_here)),
+        identity: None,
+    });
+    let tls = tls.expect("good files");
+    let mut keeping = JoinSet::new();
+    keeping.spawn(tls.clone().keep());
+    let connect = || async {
+        let socket = TcpStream::connect(port.address).await.expect("it listens");
+        tls.connect("localhost", socket, Protocol::Http2).await
+    };
+    assert!(connect().await.is_err());
+    fs::copy(ours.ca(), &trusted_here).expect("copied");
+    patiently("the server being trusted", async { while connect().await.is_err() {} }).await;
 }

@@ -50,9 +50,11 @@ async fn plain_http_is_told_to_use_https() {
 async fn tls_where_it_is_not_spoken_is_closed_without_a_word() {
     let authority = Authority::new(Key::Ec);
     let node = Node::start().await;
-    let (told, let_in) = shake(node.addresses().http, &authority.ca(), &[]).await;
-    assert!(!let_in, "{told}");
-    assert_eq!(hears(node.addresses().http, &[0x16, 3, 1, 2, 0, 1, 0, 1]).await, b"");
+    for address in [node.addresses().http, node.addresses().grpc] {
+        let (told, let_in) = shake(address, &authority.ca(), &[]).await;
+        assert!(!let_in, "{told}");
+        assert_eq!(hears(address, &[0x16, 3, 1, 2, 0, 1, 0, 1]).await, b"");
+    }
 }
 
 #[tokio::test]

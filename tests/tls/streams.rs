@@ -131,7 +131,26 @@ async fn a_slow_reader_loses_nothing() {
         publisher.publish_many(&topic, events).await;
         for number in 0..EVENTS {
             let data = stream.data().await.expect("an event");
-            assert!(data.starts_with(&format!("{number} ")), "{number}: {:.20}", data);
+            assert!(data.starts_with(&format!("{number} ")), "{number}: {data:.20}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_comes_before_the_handshake() {
+    let authority = Authority::new(Key::Ec);
+    let setup = ["http", "grpc"].iter().fold(Setup::new(), |setup, section| {
+        setup
+            .set(&format!("{section}.trusted_proxies"), "127.0.0.1/32")
+            .set(&format!("{section}.proxy_protocol"), "true")
+    });
+    let node = authority.local("edge").on(setup, &["http", "grpc"]).start().await;
+    for address in [node.addresses().http, node.addresses().grpc] {
+        for version in Version::ALL {
+            let url = format!("https://localhost:{}/nothing", address.port());
+            let told = get(version, &authority.ca(), &url, &["--haproxy-protocol"]).await;
+            let told = told.expect("an answer");
+            assert!(told.lines().next().expect("a line").contains(" 404"), "{told}");
         }
     }
 }

@@ -249,3 +249,33 @@ fn nats(nats: &Nats, refuse: &mut impl FnMut(&str, String)) {
         refuse(missing, format!("is missing: there is `{there}`"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_somebody_is_asked_nodes_are_too() {
+        let refused = |role, asks: bool, text: &str, file: &str| {
+            let mut config = Config::default();
+            if asks {
+                config.auth.public = vec!["a".to_owned()];
+            }
+            (config.cluster.secret, config.cluster.secret_file) = (text.into(), file.into());
+            let mut refused = Vec::new();
+            secret(&config, role, &mut |key, _| refused.push(key.to_owned()));
+            refused.join(" ")
+        };
+        let (short, long, file) = ("fifteen letters", "sixteen letters!", "/run/secrets/cluster");
+        for role in [Role::Edge, Role::Ingest] {
+            assert_eq!(refused(role, true, "", ""), "cluster.secret");
+            assert_eq!(refused(role, false, "", ""), "");
+            assert_eq!(refused(role, true, long, ""), "");
+            assert_eq!(refused(role, true, "", file), "");
+        }
+        assert_eq!(refused(Role::Serve, true, "", ""), "", "it has no others");
+        assert_eq!(refused(Role::Edge, false, short, ""), "cluster.secret");
+        assert_eq!(refused(Role::Edge, false, long, file), "cluster.secret_file");
+        assert_eq!(refused(Role::Edge, false, Secret::MASK, ""), "cluster.secret");
+    }
+}
