@@ -103,6 +103,11 @@ impl ClientTls {
         Ok(Self(Arc::new(Source::Files(kept))))
     }
 
+    /// Whether it was told whom to trust, or what to show.
+    pub(super) fn has_files(&self) -> bool {
+        matches!(&*self.0, Source::Files(_))
+    }
+
     /// Follows the files, for as long as it is polled.
     pub async fn keep(self) -> Infallible {
         match &*self.0 {
