@@ -26,7 +26,8 @@ const CHANGES: usize = 2_000;
 
 /// What has a meaning somewhere, and is seldom hit upon.
 const WORDS: [&[u8]; 16] = [
-    b"\r\n", b"\n", b"\0", b"\xff", b"%00", b"%2e", b"%2F", b",", b"=", b"&", b"\"", b"\\u0000", b"..", b"user:", b"{sub}", b" ",
+    b"\r\n", b"\n", b"\0", b"\xff", b"%00", b"%2e", b"%2F", b",", b"=", b"&", b"\"", b"\\u0000", b"..", b"user:",
+    b"{sub}", b" ",
 ];
 
 fn fuzz() -> &'static Path {
@@ -36,7 +37,9 @@ fn fuzz() -> &'static Path {
 fn names(dir: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(fuzz().join(dir)).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+    paths
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect()
 }
 
 #[test]

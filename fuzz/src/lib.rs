@@ -91,7 +91,12 @@ pub fn claims(data: &[u8]) {
             assert!(subscriber.may_follow(user.inbox()));
         }
         let text = String::from_utf8_lossy(data);
-        assert!(!subscriber.may_follow(&other) || text.contains("user:") || text.contains('\\') || text.contains("somebody-else"));
+        assert!(
+            !subscriber.may_follow(&other)
+                || text.contains("user:")
+                || text.contains('\\')
+                || text.contains("somebody-else")
+        );
     }
     if let Ok(publisher) = AUTH.publisher(&presented, NOW) {
         assert!(!publisher.may_publish(&reserved));
@@ -116,7 +121,12 @@ pub fn jwks(data: &[u8]) {
             ..Settings::default()
         });
         // Of {"alg":"HS256"} and the like, with an empty signature.
-        for head in ["eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJSUzI1NiJ9", "eyJhbGciOiJFUzI1NiJ9", "eyJhbGciOiJFZERTQSJ9"] {
+        for head in [
+            "eyJhbGciOiJIUzI1NiJ9",
+            "eyJhbGciOiJSUzI1NiJ9",
+            "eyJhbGciOiJFUzI1NiJ9",
+            "eyJhbGciOiJFZERTQSJ9",
+        ] {
             let token = format!("{head}.eyJzdWIiOiI0MiIsImV4cCI6NDEwMjQ0NDgwMH0.");
             let presented = Presented {
                 token: Some(&token),
@@ -141,7 +151,9 @@ pub fn proxy_header(data: &[u8]) {
     assert!(read <= MAX_BYTES);
     if source.is_ok() {
         let header = &data[..read];
-        assert!(header.starts_with(b"PROXY ") && header.ends_with(b"\r\n") || header.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+        assert!(
+            header.starts_with(b"PROXY ") && header.ends_with(b"\r\n") || header.starts_with(b"\r\n\r\n\0\r\nQUIT\n")
+        );
         // It is read the same a byte at a time.
         for at in 0..read {
             let missing = proxy::missing(&header[..at]).expect("its beginning");
@@ -161,7 +173,11 @@ pub fn forwarded_for(data: &[u8]) {
     }
     let _ = forwarded::client(&headers, is_proxy);
     let added = IpAddr::from([203, 0, 113, 77]);
-    for own in ["203.0.113.77", "203.0.113.77, 10.0.0.1", "[::ffff:203.0.113.77]:80 ,10.0.0.1"] {
+    for own in [
+        "203.0.113.77",
+        "203.0.113.77, 10.0.0.1",
+        "[::ffff:203.0.113.77]:80 ,10.0.0.1",
+    ] {
         let mut headers = headers.clone();
         headers.append(forwarded::NAME, HeaderValue::from_static(own));
         assert_eq!(forwarded::client(&headers, is_proxy), Some(added));
@@ -197,7 +213,10 @@ pub fn presented(data: &[u8]) {
     };
     assert!(!token.is_empty());
     if let Some(value) = headers.get(header::AUTHORIZATION) {
-        assert!(value.as_bytes().ends_with(token.as_bytes()) || value.as_bytes().trim_ascii_end().ends_with(token.as_bytes()));
+        assert!(
+            value.as_bytes().ends_with(token.as_bytes())
+                || value.as_bytes().trim_ascii_end().ends_with(token.as_bytes())
+        );
     }
 }
 
