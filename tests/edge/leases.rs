@@ -76,7 +76,7 @@ async fn the_end_is_announced_once_and_comes_in_time() {
         }
         assert_eq!(told(&client.all().await).len(), 1);
     }
-    assert_eq!(edge.streams(), 0);
+    until_streams(&edge, 0).await;
 }
 
 #[tokio::test]
