@@ -7,6 +7,8 @@
 //! | `{sub}` | the user of the token, letter by letter |
 //! | anything else | itself |
 //!
+//! `{sub}` and a star do not touch: `user:{sub}*` would grant to `bo` what belongs to `bob`.
+//!
 //! An inbox (`user:<id>`) is granted only by a pattern that begins with `user:`: `**` grants every topic but those. Topics of this service
 //! itself (`tidings.…`) are granted by nothing.
 
@@ -65,6 +67,13 @@ impl Pattern {
             let is_wild = |piece: &Piece| matches!(piece, Piece::Segment | Piece::Rest);
             if is_wild(&piece) && pieces.last().is_some_and(is_wild) {
                 return Err(PatternError::Stars { text: text.to_owned() });
+            }
+            let touches = |last: &Piece| match last {
+                Piece::Subject => is_wild(&piece),
+                last => is_wild(last) && piece == Piece::Subject,
+            };
+            if pieces.last().is_some_and(touches) {
+                return Err(PatternError::Subject { text: text.to_owned() });
             }
             pieces.push(piece);
             rest = &rest[bytes..];
@@ -171,6 +180,14 @@ pub enum PatternError {
         /// The pattern.
         text: String,
     },
+    /// A star touches `{sub}`.
+    #[error(
+        "{text:?} would grant what belongs to users whose names are alike: put something between `{{sub}}` and `*`"
+    )]
+    Subject {
+        /// The pattern.
+        text: String,
+    },
     /// Stars follow each other.
     #[error("{text:?} is not a pattern of topics: `***` means nothing that `**` does not")]
     Stars {
@@ -236,7 +253,20 @@ mod tests {
     #[test]
     fn what_is_no_pattern_is_refused() {
         for text in [
-            "", "a b", "{sub", "{user}", "sub}", "***", "a***b", "*\u{e4}", "%2a", "a\0",
+            "",
+            "a b",
+            "{sub",
+            "{user}",
+            "sub}",
+            "***",
+            "a***b",
+            "user:{sub}*",
+            "user:{sub}**",
+            "a/*{sub}",
+            "**{sub}/a",
+            "*\u{e4}",
+            "%2a",
+            "a\0",
         ] {
             assert!(Pattern::parse(text).is_err(), "{text:?}");
         }
