@@ -4,8 +4,14 @@
 use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
-use tidings_proto::v1::{self, subscribe_request, subscribe_response, subscriber_server::Subscriber};
-use tonic::{Code, Request, Response, Status};
+use tidings_proto::v1::{
+    self, subscribe_request, subscribe_response,
+    subscriber_server::{Subscriber, SubscriberServer},
+};
+use tonic::{
+    Code, Request, Response, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
@@ -19,33 +25,54 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    auth::Denied,
+    auth::{self, Denied},
+    gate::Prompt,
     hub::{Delivery, Follow, GapReason, Start},
-    model::{Topic, UnixMillis},
+    model::{Cursor, Topic, UnixMillis},
     proxies::Client,
 };
 
 /// The domain of every `google.rpc.ErrorInfo` of this service.
 const DOMAIN: &str = "tidings";
 
-/// The service.
-#[derive(Debug, Clone)]
-pub struct SubscriberService {
+/// The service, following on the workers of this edge. It is known who asks before anything of a message is read: what strangers send is not held in
+/// memory.
+#[must_use]
+pub fn subscriber(
     edge: EdgeHandle,
+) -> Prompt<InterceptedService<SubscriberServer<impl Subscriber>, impl Interceptor + Clone + Send + Sync>> {
+    let within = edge.settings().header_timeout;
+    // As many topics as there may be, and a cursor.
+    let longest = edge.settings().topics_per_stream * (Topic::MAX_BYTES + 3) + Cursor::MAX_BYTES + 1_024;
+    let asked = asked(edge.clone());
+    let server = SubscriberServer::new(Service { edge }).max_decoding_message_size(longest);
+    Prompt::new(InterceptedService::new(server, asked), within)
 }
 
-impl SubscriberService {
-    /// The service, following on the workers of this edge.
-    #[must_use]
-    pub const fn new(edge: EdgeHandle) -> Self {
-        Self { edge }
+/// Asks who calls.
+fn asked(edge: EdgeHandle) -> impl Interceptor + Clone + Send + Sync {
+    move |mut request: Request<()>| {
+        // Counted before the token is looked at, since that is what costs.
+        if let Some(client) = request.extensions().get::<Client>() {
+            edge.limits()
+                .attempt(*client, std::time::Instant::now())
+                .map_err(over)?;
+        }
+        let subscriber =
+            caller::of_call(edge.auth(), request.metadata().as_ref(), UnixMillis::now()).map_err(denied)?;
+        request.extensions_mut().insert(subscriber);
+        Ok(request)
     }
+}
+
+struct Service {
+    edge: EdgeHandle,
 }
 
 type Message = Result<v1::SubscribeResponse, Status>;
 
 #[tonic::async_trait]
-impl Subscriber for SubscriberService {
+impl Subscriber for Service {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
     async fn subscribe(
@@ -53,13 +80,9 @@ impl Subscriber for SubscriberService {
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let client = request.extensions().get::<Client>().copied();
-        let edge = &self.edge;
-        // Counted before the token is looked at, since that is what costs.
-        if let Some(client) = client {
-            edge.limits().attempt(client, std::time::Instant::now()).map_err(over)?;
-        }
-        let now = UnixMillis::now();
-        let subscriber = caller::of_call(edge.auth(), request.metadata().as_ref(), now).map_err(denied)?;
+        let subscriber = request.extensions().get::<auth::Subscriber>().cloned();
+        let subscriber = subscriber.ok_or_else(|| Status::internal("nobody has asked who calls"))?;
+        let (edge, now) = (&self.edge, UnixMillis::now());
         let follow = follow(request.into_inner(), edge.settings().topics_per_stream, now)?;
         caller::may_follow(&subscriber, &follow.topics).map_err(denied)?;
         let connection = edge.limits().room(client).map_err(over)?;
@@ -236,7 +259,6 @@ impl Wire for Messages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Cursor;
 
     fn request(topics: &[&str], cursor: &str, start: Option<subscribe_request::Start>) -> v1::SubscribeRequest {
         v1::SubscribeRequest {

@@ -54,7 +54,7 @@ use tracing::error;
 
 use self::{grpc::NoWorker, limits::Limits};
 pub use self::{
-    grpc::SubscriberService,
+    grpc::subscriber,
     listener::Listeners,
     route::{EdgeAddress, Routes, Sight},
 };

@@ -5,6 +5,7 @@
 //! | [`idle`](Idlers) | connections that are opened and not used, when there are too many |
 //! | `hosts` | requests for another host, by which pages of strangers reach this machine (DNS rebinding) |
 //! | `pages` | requests that pages of other origins have browsers send |
+//! | [`prompt`](Prompt) | calls of strangers that begin and never end |
 //! | `headers` | what browsers would otherwise make of the answers |
 
 mod calls;
@@ -12,6 +13,7 @@ mod headers;
 mod hosts;
 mod idle;
 mod pages;
+mod prompt;
 mod router;
 
 pub use self::{
@@ -20,5 +22,6 @@ pub use self::{
     hosts::{HostRefused, Hosts},
     idle::{Idlers, Place, Used},
     pages::{PageRefused, Pages},
+    prompt::Prompt,
     router::{Gate, behind},
 };

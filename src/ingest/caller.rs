@@ -4,8 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use http::{Extensions, HeaderMap};
-use tonic::transport::server::TcpConnectInfo;
+use tonic::{Request, Status, service::Interceptor, transport::server::TcpConnectInfo};
 
+use super::{Ingest, grpc};
 use crate::{
     auth::{Auth, ClientNames, Denied, Presented, Publisher, presented},
     model::{Topic, UnixMillis},
@@ -110,6 +111,25 @@ impl Caller {
             }
         })
     }
+}
+
+/// Asks who calls before anything of a message is read: what strangers send is not held in memory.
+pub(super) fn asked(ingest: &Ingest) -> impl Interceptor + Clone + Send + Sync + use<> {
+    let ingest = ingest.clone();
+    move |mut request: Request<()>| {
+        let caller = ingest.caller(request.metadata().as_ref(), request.extensions());
+        let caller = caller.map_err(|denied| grpc::status(&denied.into()))?;
+        request.extensions_mut().insert(caller);
+        Ok(request)
+    }
+}
+
+/// Who makes a call, once they were [`asked`].
+pub(super) fn of<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+    let caller = request.extensions().get::<Arc<Caller>>();
+    caller
+        .cloned()
+        .ok_or_else(|| Status::internal("nobody has asked who calls"))
 }
 
 /// Where a request comes from.

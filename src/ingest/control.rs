@@ -10,13 +10,16 @@ use tidings_proto::v1::{
     control_server::{Control, ControlServer},
     revoke_request,
 };
-use tonic::{Code, Request, Response, Status};
+use tonic::{
+    Code, Request, Response, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::warn;
 
-use super::{Caller, Ingest, IngestError, audit, grpc};
+use super::{Caller, Ingest, IngestError, audit, caller, grpc};
 use crate::{
-    auth::{Denied, Revocation, Target},
+    auth::{Revocation, Target},
     model::{Publish, Topic, UnixMillis},
 };
 
@@ -28,11 +31,17 @@ const LONGEST_LIFE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const CLOCKS: Duration = Duration::from_secs(60);
 /// The longest name of a token or a user, and the longest reason, in bytes.
 const LENGTH: usize = 255;
+/// The longest message that is read: larger than any that makes sense, so that what is too long is refused by name.
+const MESSAGE_BYTES: usize = 16 * 1024;
 
 /// The service, ready to be served.
 #[must_use]
-pub fn control(ingest: Ingest) -> ControlServer<impl Control> {
-    ControlServer::new(Service { ingest })
+pub fn control(
+    ingest: Ingest,
+) -> InterceptedService<ControlServer<impl Control>, impl Interceptor + Clone + Send + Sync> {
+    let asked = caller::asked(&ingest);
+    let server = ControlServer::new(Service { ingest }).max_decoding_message_size(MESSAGE_BYTES);
+    InterceptedService::new(server, asked)
 }
 
 struct Service {
@@ -42,7 +51,7 @@ struct Service {
 #[tonic::async_trait]
 impl Control for Service {
     async fn revoke(&self, request: Request<RevokeRequest>) -> Result<Response<RevokeResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller = Self::caller(&request)?;
         self.ingest.check_open().map_err(|error| grpc::status(&error))?;
         let request = request.into_inner();
         let now = UnixMillis::now();
@@ -64,7 +73,7 @@ impl Control for Service {
         &self,
         request: Request<ListRevocationsRequest>,
     ) -> Result<Response<ListRevocationsResponse>, Status> {
-        self.caller(&request)?;
+        Self::caller(&request)?;
         let revocations = self.ingest.auth().revocations().list(UnixMillis::now());
         Ok(Response::new(ListRevocationsResponse {
             revocations: revocations.iter().map(wire).collect(),
@@ -74,15 +83,11 @@ impl Control for Service {
 
 impl Service {
     /// Who calls, if they may revoke.
-    fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
-        let told = |denied: Denied| grpc::status(&denied.into());
-        let caller = self
-            .ingest
-            .caller(request.metadata().as_ref(), request.extensions())
-            .map_err(told)?;
+    fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+        let caller = caller::of(request)?;
         caller.check_control().map_err(|denied| {
             audit::refused(&caller, "revoke", &denied);
-            told(denied)
+            grpc::status(&denied.into())
         })?;
         Ok(caller)
     }

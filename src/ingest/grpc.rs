@@ -1,6 +1,6 @@
 //! `tidings.v1.Publisher`: publishing over gRPC.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream::BoxStream};
 use tidings_proto::v1::{
@@ -9,11 +9,16 @@ use tidings_proto::v1::{
     publisher_server::{Publisher, PublisherServer},
 };
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, metadata::MetadataMap};
+use tonic::{
+    Request, Response, Status, Streaming,
+    codec::CompressionEncoding,
+    metadata::MetadataMap,
+    service::{Interceptor, interceptor::InterceptedService},
+};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
-    Caller, Draft, Ingest, IngestError, Partly, Published, Settings,
+    Draft, Ingest, IngestError, Partly, Published, Settings, caller,
     pipeline::{Ended, Pipeline},
 };
 
@@ -22,10 +27,14 @@ pub(super) const DOMAIN: &str = "tidings";
 
 /// The service, ready to be served.
 #[must_use]
-pub fn publisher(ingest: Ingest) -> PublisherServer<impl Publisher> {
-    PublisherServer::new(Service { ingest })
+pub fn publisher(
+    ingest: Ingest,
+) -> InterceptedService<PublisherServer<impl Publisher>, impl Interceptor + Clone + Send + Sync> {
+    let asked = caller::asked(&ingest);
+    let server = PublisherServer::new(Service { ingest })
         .max_decoding_message_size(Settings::MESSAGE_BYTES)
-        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Gzip);
+    InterceptedService::new(server, asked)
 }
 
 struct Service {
@@ -36,7 +45,7 @@ struct Service {
 impl Publisher for Service {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = caller(&self.ingest, &request)?;
+        let caller = caller::of(&request)?;
         self.ingest.check_open().map_err(|error| status(&error))?;
         let publish = self
             .ingest
@@ -62,7 +71,7 @@ impl Publisher for Service {
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = caller(&self.ingest, &request)?;
+        let caller = caller::of(&request)?;
         self.ingest.check_open().map_err(|error| status(&error))?;
         let drafts = request
             .into_inner()
@@ -131,12 +140,6 @@ impl From<Partly> for PublishResponse {
             results: results.collect(),
         }
     }
-}
-
-/// Who makes a call.
-fn caller<T>(ingest: &Ingest, request: &Request<T>) -> Result<Arc<Caller>, Status> {
-    let caller = ingest.caller(request.metadata().as_ref(), request.extensions());
-    caller.map_err(|denied| status(&denied.into()))
 }
 
 /// The error as the status of a call.

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     addresses::AddressLimits,
     auth::ClientNames,
-    gate::{self, Gate, Idlers},
+    gate::{self, Gate, Idlers, Prompt},
     problem::Problem,
     proxies::Proxies,
     tls::{self, ServerTls},
@@ -55,6 +55,8 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// each, and is not read while its events wait for the disk: so its own window must be full before that, down to frames of about 8 bytes.
 const CALL_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// The longest message of those that everybody may send, which ask for the health or the description of a service.
+const SHORT_MESSAGE: usize = 4 * 1024;
 /// How long to wait when accepting fails, as it does when there are no file descriptors left: they come back as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -149,7 +151,8 @@ impl Services {
             names: self.names,
         };
         health.report(ServingStatus::Serving).await;
-        let mut grpc = self.grpc.add_service(service);
+        let service = service.max_decoding_message_size(SHORT_MESSAGE);
+        let mut grpc = self.grpc.add_service(Prompt::new(service, HEAD_TIMEOUT));
         if reflection {
             let descriptors = || {
                 tonic_reflection::server::Builder::configure()
@@ -158,8 +161,8 @@ impl Services {
             };
             // Clients in use speak either version.
             grpc = grpc
-                .add_service(descriptors().build_v1()?)
-                .add_service(descriptors().build_v1alpha()?);
+                .add_service(descriptors().build_v1()?.max_decoding_message_size(SHORT_MESSAGE))
+                .add_service(descriptors().build_v1alpha()?.max_decoding_message_size(SHORT_MESSAGE));
         }
         let grpc = grpc.into_axum_router().layer(from_fn(only_grpc));
         let router = grpc.merge(self.http).fallback(unknown);

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tidings_proto::v1::subscriber_server::SubscriberServer;
 use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +19,7 @@ use crate::{
     admin,
     bus::NatsBus,
     config::Config,
-    edge::{Edge, EdgeHandle, SubscriberService, limits},
+    edge::{Edge, EdgeHandle, limits, subscriber},
     hub::HubSettings,
     ingest::{self, Services},
     log::{Log, RemoteLog},
@@ -86,7 +85,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
 
     let services = Services::new()
         .behind(gates::publishing(config)?)
-        .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())));
+        .grpc(subscriber(edge.clone()));
     let mut port = JoinSet::new();
     port.spawn(ingest::serve(
         ports.grpc,

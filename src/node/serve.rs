@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidings_proto::v1::subscriber_server::SubscriberServer;
 use tokio::{
     runtime::Handle,
     task::{JoinSet, spawn_blocking},
@@ -24,7 +23,7 @@ use crate::{
     auth::Auth,
     bus::{Bus, LocalBus},
     config::Config,
-    edge::{Edge, Listeners, Routes, SubscriberService, limits},
+    edge::{Edge, Listeners, Routes, limits, subscriber},
     hub::HubSettings,
     ingest::{self, Ingest, Services},
     journal::{self, LocalJournal, Surroundings},
@@ -149,7 +148,7 @@ fn spawn(
         .behind(gates::publishing(config)?)
         .grpc(ingest::grpc::publisher(publisher.clone()))
         .grpc(ingest::control::control(publisher.clone()))
-        .grpc(SubscriberServer::new(SubscriberService::new(edge.clone())))
+        .grpc(subscriber(edge.clone()))
         .http(ingest::json::router(publisher));
     let mut port = JoinSet::new();
     port.spawn(ingest::serve(

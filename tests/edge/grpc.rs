@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tidings::edge::{EdgeHandle, SubscriberService};
+use tidings::edge::{EdgeHandle, subscriber};
 use tidings_proto::v1::{
     SubscribeRequest, SubscribeResponse, gap, subscribe_request::Start, subscribe_response::Message,
-    subscriber_client::SubscriberClient, subscriber_server::SubscriberServer,
+    subscriber_client::SubscriberClient,
 };
 use tonic::{Code, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) async fn client(edge: &EdgeHandle) -> SubscriberClient<Channel> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = SubscriberServer::new(SubscriberService::new(edge.clone()));
+    let service = subscriber(edge.clone());
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(
         tonic::transport::Server::builder()

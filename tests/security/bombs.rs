@@ -15,7 +15,7 @@ use tonic::{Code, codec::CompressionEncoding, metadata::MetadataValue};
 
 use crate::{
     client::{Publisher, event, post},
-    node::Node,
+    node::{Node, Setup},
     patiently,
     sse::Ask,
     witness::Witness,
@@ -98,6 +98,25 @@ async fn messages_of_a_hundred_megabytes() {
     }
     let grown = node.most_memory().saturating_sub(before);
     assert!(grown < GROWTH, "{} MiB", grown >> 20);
+}
+
+/// Calls of strangers whose messages never come whole are answered all the same: nothing of them is held.
+#[tokio::test]
+async fn messages_that_never_come() {
+    let publishers = format!("[{{ name = \"a\", token_sha256 = \"{:064}\", publish = [\"**\"] }}]", 1);
+    let node = Setup::new().set("auth.publishers", &publishers).start().await;
+    let grpc = node.addresses().grpc;
+    for path in [
+        PUBLISH,
+        "/tidings.v1.Publisher/PublishStream",
+        "/tidings.v1.Control/Revoke",
+        "/tidings.v1.Subscriber/Subscribe",
+    ] {
+        let begin = stream::once(std::future::ready(Bytes::from(framed(MIB, b"x"))));
+        let body = StreamBody::new(begin.chain(stream::pending()).map(|bytes| Ok(Frame::data(bytes))));
+        let answer = send(grpc, path, &[GRPC, ("te", "trailers")], BodyExt::boxed(body)).await;
+        assert_eq!(code(&answer.expect("an answer")), Code::Unauthenticated, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -1,14 +1,19 @@
 //! Who may publish what, from the first call to the end of a long stream.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tidings_proto::v1::{PublishRequest, PublishStreamResponse, publish_stream_response::Outcome};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio::{
+    net::TcpStream,
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+};
+use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
 
@@ -249,4 +254,35 @@ async fn tokens_wait_until_what_is_revoked_is_known_and_others_do_not() {
     client.publish(with(ORDERS, to("orders/1"))).await.unwrap();
     node.auth.revocations().set_level();
     client.publish(with(&jwt(AN_HOUR), to("orders/1"))).await.unwrap();
+}
+
+/// A call whose message never comes.
+async fn call_without_end(node: &Node, path: &str) -> Code {
+    let socket = TcpStream::connect(node.address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
+        .await
+        .unwrap();
+    let served = tokio::spawn(connection);
+    // It says that it has a megabyte, and leaves it at that.
+    let begin = Bytes::from_static(&[0, 0, 16, 0, 0, b'x']);
+    let body = tokio_stream::once(begin).chain(tokio_stream::pending());
+    let body = StreamBody::new(body.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes))));
+    let request = Request::post(format!("http://{}{path}", node.address)).header("content-type", "application/grpc");
+    let answer = sender.send_request(request.body(body).unwrap()).await.unwrap();
+    served.abort();
+    Code::from_bytes(answer.headers()["grpc-status"].as_bytes())
+}
+
+#[tokio::test]
+async fn the_messages_of_strangers_are_not_waited_for() {
+    let node = start(TestJournal::prompt()).await;
+    for path in [
+        "/tidings.v1.Publisher/Publish",
+        "/tidings.v1.Publisher/PublishStream",
+        "/tidings.v1.Control/Revoke",
+        "/tidings.v1.Control/ListRevocations",
+    ] {
+        let answer = tokio::time::timeout(AN_HOUR / 60, call_without_end(&node, path));
+        assert_eq!(answer.await, Ok(Code::Unauthenticated), "{path}");
+    }
 }
