@@ -11,6 +11,7 @@ mod entrance;
 mod error;
 pub mod grpc;
 pub mod json;
+mod parting;
 mod pipeline;
 mod publisher;
 mod quota;

@@ -32,6 +32,7 @@ use tracing::{debug, error, warn};
 use super::{
     begun::Begun,
     entrance::{Entrance, Guest, TOLD_WITHIN, is_grpc},
+    parting::Parting,
 };
 use crate::{
     addresses::AddressLimits,
@@ -360,7 +361,8 @@ pub(super) async fn serve_connection<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut connection = pin!(http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router)));
+    let io = TokioIo::new(Parting::new(io));
+    let mut connection = pin!(http.serve_connection(io, TowerToHyperService::new(router)));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = drain.cancelled() => {
