@@ -7,8 +7,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, Command},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
 };
 
 use crate::{patiently, raw::connect_from};
@@ -30,7 +30,10 @@ const BEGINNINGS: [&[u8]; 5] = [
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Connections that are opened, begun and left there, and opened again when they are cut off. They go with this.
-pub(crate) struct Swarm(#[expect(dead_code, reason = "it is held")] Vec<Child>);
+pub(crate) struct Swarm(#[expect(dead_code, reason = "it is held")] Vec<(Child, Output)>);
+
+/// What a process says: one that nobody hears ends when it says something.
+type Output = Lines<BufReader<ChildStdout>>;
 
 impl Swarm {
     /// So many processes with so many connections each, once each connection was there.
@@ -48,18 +51,16 @@ impl Swarm {
                 .spawn()
                 .expect("it starts");
             let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-            children.push((child, async move {
+            children.push(async move {
                 while let Some(line) = lines.next_line().await.expect("text") {
                     if line.contains("the swarm is there") {
-                        return;
+                        return (child, lines);
                     }
                 }
                 panic!("the swarm ended");
-            }));
+            });
         }
-        let (children, there): (Vec<_>, Vec<_>) = children.into_iter().unzip();
-        patiently("the swarm", futures::future::join_all(there)).await;
-        Self(children)
+        Self(patiently("the swarm", futures::future::join_all(children)).await)
     }
 }
 
