@@ -23,7 +23,7 @@ const BEGINNINGS: [&[u8]; 5] = [
     b"GET /v1/events?topic=a HTTP/1.1\r\nhost: loc",
     b"PRI * HTTP/2.0\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
-    b"\x16\x03\x01\x02\0",
+    b"\r\n",
 ];
 
 /// How long one that was cut off stays away.
