@@ -13,6 +13,7 @@ use tonic::{
     Code, Status, Streaming,
     transport::{Channel, Endpoint},
 };
+use tonic_types::StatusExt as _;
 
 use super::{
     ledger::{Ledger, Tally, Verdict},
@@ -23,6 +24,7 @@ use crate::{
         backoff::Backoff,
         bearer::{Bearer, with_token},
     },
+    ingest::grpc::DOMAIN,
     model::Secret,
     tls::{self, ClientTls},
 };
@@ -305,10 +307,10 @@ impl<W: Watch> Publishing<'_, W> {
                 cause: cause.to_owned(),
             });
         }
-        // A server that wants another token has answered all that it took before it says so.
-        let lost = match status.code() {
-            Code::Unauthenticated => Vec::new(),
-            _ => self.ledger.broken(),
+        let lost = if is_last_word(status) {
+            Vec::new()
+        } else {
+            self.ledger.broken()
         };
         for item in lost {
             self.watch.settled(item.bytes);
@@ -330,6 +332,14 @@ async fn next_answer(answers: &mut Streaming<PublishStreamResponse>) -> Result<P
         .message()
         .await?
         .ok_or_else(|| Status::unavailable("the server ended the stream"))
+}
+
+/// Whether it is the server that ended the stream, for a reason of its own: it drains, say, or wants another token. It has answered all that it
+/// took before that; unless it was a deadline, which a proxy may have set.
+fn is_last_word(status: &Status) -> bool {
+    let details = status.get_error_details();
+    let is_its_own = details.error_info().is_some_and(|info| info.domain == DOMAIN);
+    is_its_own && status.code() != Code::DeadlineExceeded
 }
 
 fn place(item: &Item) -> String {
