@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The domain of every `google.rpc.ErrorInfo` of this service.
-pub const DOMAIN: &str = "tidings";
+pub(super) const DOMAIN: &str = "tidings";
 
 /// The service, ready to be served.
 #[must_use]

@@ -24,13 +24,15 @@ use crate::{
         backoff::Backoff,
         bearer::{Bearer, with_token},
     },
-    ingest::grpc::DOMAIN,
     model::Secret,
     tls::{self, ClientTls},
 };
 
 /// How many events may wait for their answer.
 pub(super) const IN_FLIGHT: usize = 256;
+
+/// The domain of the reasons that the server gives.
+pub(super) const DOMAIN: &str = "tidings";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -25,10 +25,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     ledger::Tally,
-    pipeline::{PublishError, Report, Settings, Watch, publish},
+    pipeline::{DOMAIN, PublishError, Report, Settings, Watch, publish},
     source::{Item, Next},
 };
-use crate::{cli::bearer::Bearer, ingest::grpc::DOMAIN, tls::ClientTls};
+use crate::{cli::bearer::Bearer, tls::ClientTls};
 
 /// What to do with one request of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
