@@ -61,7 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("config", &["auth", "model"]),
     ("telemetry", &[]),
-    ("admin", &["gate", "model", "problem", "proxies", "telemetry"]),
+    ("admin", &["auth", "gate", "model", "problem", "proxies", "telemetry"]),
     ("cli", &["auth", "config", "model", "telemetry", "tls"]),
     (
         "node",
