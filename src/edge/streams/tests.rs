@@ -80,7 +80,7 @@ fn pass(streams: &mut Streams, recorders: &[Rc<Recorder>], ticks: std::ops::Rang
 fn heartbeats_come_only_when_nothing_else_did() {
     let (mut streams, _) = table();
     let recorder = Rc::new(Recorder::default());
-    enter(&mut streams, recorder, Terms::default(), at(0));
+    enter(&mut streams, &recorder, Terms::default(), at(0));
     let recorders = [recorder];
     pass(&mut streams, &recorders, 1..=299);
     assert_eq!(recorders[0].begun.get(), Some(20));
@@ -112,11 +112,11 @@ fn each_ends_once_at_its_own_time() {
     let (mut streams, _) = table();
     let recorders: Vec<_> = (0..1_000).map(|_| Rc::new(Recorder::default())).collect();
     for recorder in &recorders[..900] {
-        enter(&mut streams, recorder, Terms::default(), at(0));
+        enter(&mut streams, &recorder, Terms::default(), at(0));
     }
     streams.end_all(Tick(0), Tick(100));
     for recorder in &recorders[900..] {
-        enter(&mut streams, recorder, Terms::default(), at(0));
+        enter(&mut streams, &recorder, Terms::default(), at(0));
     }
     pass(&mut streams, &recorders, 1..=100);
     let ends: Vec<u64> = recorders
@@ -141,10 +141,10 @@ fn the_old_come_back_at_different_times() {
             ages: true,
             ..Terms::default()
         };
-        enter(&mut streams, recorder, terms, at(0));
+        enter(&mut streams, &recorder, terms, at(0));
     }
     for recorder in &recorders[100..] {
-        enter(&mut streams, recorder, Terms::default(), at(0));
+        enter(&mut streams, &recorder, Terms::default(), at(0));
     }
     pass(&mut streams, &recorders, 1..=2_401);
     let ends: std::collections::HashSet<_> = recorders.iter().filter_map(|r| r.ended.get()).collect();
@@ -195,7 +195,7 @@ fn a_lease_is_told_of_once_and_ends_in_time() {
     let leases = [(2_000, 2_600), (0, 600), (10, 40), (2_600, 2_600), (0, 0)];
     let recorders = leases.map(|(notice, ends)| {
         let recorder = Rc::new(Recorder::default());
-        enter(&mut streams, recorder, lease(notice, ends, "t"), at(0));
+        enter(&mut streams, &recorder, lease(notice, ends, "t"), at(0));
         recorder
     });
     pass(&mut streams, &recorders, 1..=2_700);
@@ -247,7 +247,7 @@ fn a_clock_that_is_set_is_followed_within_a_minute() {
     for jump in [-40_000_i64, 40_000] {
         let (mut streams, _) = table();
         let recorder = Rc::new(Recorder::default());
-        enter(&mut streams, recorder, lease(50_000, 51_000, "t"), at(0));
+        enter(&mut streams, &recorder, lease(50_000, 51_000, "t"), at(0));
         for tick in 1..=100_000 {
             recorder.now.set(Tick(tick));
             let wall = if tick < 5_000 {
@@ -280,7 +280,7 @@ fn the_revoked_end_within_a_second_and_the_others_stay() {
             1 => Terms::default(),
             _ => lease(100_000, 100_000, "good"),
         };
-        enter(&mut streams, recorder, terms, at(0));
+        enter(&mut streams, &recorder, terms, at(0));
     }
     let is_revoked = |token: &TokenFacts| token.id.as_deref() == Some("bad");
     assert!(
