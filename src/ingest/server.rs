@@ -20,11 +20,11 @@ use tracing::{debug, error, warn};
 
 use super::{
     connection::{Connection, HEAD_TIMEOUT, http},
-    entrance::{Entrance, is_grpc},
+    entrance::Entrance,
 };
 use crate::{
     addresses::AddressLimits,
-    gate::{self, Gate, Idlers},
+    gate::{self, Gate, Idlers, is_grpc},
     problem::Problem,
     proxies::Proxies,
     tls::ServerTls,
@@ -207,7 +207,7 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 
 /// Passes on calls that say what they are. tonic would read any body as a message: one that a browser sends for any page, as `text/plain`.
 async fn only_grpc(request: Request<Body>, next: Next) -> Response<Body> {
-    if is_grpc(&request) {
+    if is_grpc(request.headers()) {
         return next.run(request).await;
     }
     let problem = Problem::new(
@@ -219,7 +219,7 @@ async fn only_grpc(request: Request<Body>, next: Next) -> Response<Body> {
 
 /// What answers a request for something that is not there, in the words of its protocol.
 async fn unknown(request: Request<Body>) -> Response<Body> {
-    if is_grpc(&request) {
+    if is_grpc(request.headers()) {
         let status = Status::unimplemented(format!("no such service here: {}", request.uri().path()));
         return status.into_http();
     }
