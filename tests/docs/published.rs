@@ -3,11 +3,13 @@
 use std::{fmt::Write as _, time::Duration};
 
 use tidings::{
-    ingest::{IngestError, Refusal, json::Malformed},
+    auth::Denied,
+    ingest::{IngestError, Measure, OverQuota, Refusal, json::Malformed},
     journal::{AppendError, DiskFull, Unavailable},
     log::FORMAT,
-    model::{Cursor, Shard, TopicError},
+    model::{Cursor, Shard, Topic, TopicError},
 };
+use tonic::Code;
 
 use crate::{document::table, read};
 
@@ -69,6 +71,11 @@ fn published_errors_are_those_of_the_code() {
         }),
         IngestError::Malformed(Malformed::NoTopics),
         IngestError::Refused(Refusal::DataTooLong { bytes: 2, limit: 1 }),
+        IngestError::OverQuota(OverQuota {
+            measure: Measure::Events,
+            per_second: 1,
+            wait: Duration::from_millis(1_700),
+        }),
         IngestError::Append(AppendError::DiskFull(DiskFull {
             used_percent: 96,
             high_water_percent: 95,
@@ -96,27 +103,26 @@ fn published_errors_are_those_of_the_code() {
             shard,
             waited: Duration::from_secs(1),
         }),
+        IngestError::TooManyRevocations,
         IngestError::Append(AppendError::Partly { outcomes: Vec::new() }),
         IngestError::Append(AppendError::Unknown { cause: cause() }),
         IngestError::Deadline,
+        IngestError::Late {
+            within: Duration::from_secs(60),
+        },
     ];
     let expected: Vec<_> = errors
         .iter()
         .map(|error| {
             let verdict = error.verdict();
-            let mut code = String::new();
-            for c in format!("{:?}", verdict.code).chars() {
-                if c.is_uppercase() && !code.is_empty() {
-                    code.push('_');
-                }
-                code.push(c.to_ascii_uppercase());
-            }
-            let wait = verdict
-                .retry_after
-                .map_or_else(String::new, |wait| format!("{} s", wait.as_secs()));
+            let wait = match (error, verdict.retry_after) {
+                // It is another each time.
+                (IngestError::OverQuota(_), Some(_)) => "as told".to_owned(),
+                (_, wait) => wait.map_or_else(String::new, |wait| format!("{} s", wait.as_secs())),
+            };
             [
                 format!("`{}`", verdict.label.to_uppercase()),
-                code,
+                status(verdict.code),
                 verdict.status.as_u16().to_string(),
                 wait,
             ]
@@ -125,6 +131,53 @@ fn published_errors_are_those_of_the_code() {
     let text = read("docs/semantics.md");
     let rows = table(&text, "| reason | gRPC | HTTP | wait | what to do |\n");
     assert_eq!(rows.iter().map(|row| row[..4].to_vec()).collect::<Vec<_>>(), expected);
+}
+
+/// A gRPC status as it is written in contracts.
+fn status(code: Code) -> String {
+    let mut text = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(c.to_ascii_uppercase());
+    }
+    text
+}
+
+#[test]
+fn published_denials_are_those_of_the_code() {
+    let retry_after = Duration::from_secs(2);
+    let denials = [
+        Denied::Missing,
+        Denied::Ambiguous,
+        Denied::Malformed,
+        Denied::Untrusted,
+        Denied::KeyPending { retry_after },
+        Denied::NotReady { retry_after },
+        Denied::Elsewhere,
+        Denied::Claim { claim: "exp".into() },
+        Denied::Expired,
+        Denied::NotYetValid,
+        Denied::Revoked,
+        Denied::Certificate,
+        Denied::Topic {
+            topic: Topic::revocations(),
+        },
+        Denied::Action { action: "revoke" },
+    ];
+    let expected = denials.iter().map(|denied| {
+        let verdict = denied.verdict();
+        [
+            format!("`{}`", verdict.label.to_uppercase()),
+            status(verdict.code),
+            verdict.status.as_u16().to_string(),
+        ]
+    });
+    let text = read("docs/semantics.md");
+    let rows = table(&text, "| reason | gRPC | HTTP | what it means |\n");
+    let rows: Vec<_> = rows.iter().map(|row| row[..3].to_vec()).collect();
+    assert_eq!(rows, expected.collect::<Vec<_>>());
 }
 
 #[test]
