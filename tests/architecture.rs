@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("proxies", &["model"]),
     ("addresses", &["proxies"]),
-    ("nats", &["model"]),
+    ("nats", &["model", "tls"]),
     ("members", &["model", "nats"]),
     ("log", &["members", "model", "tls"]),
     ("bus", &["model", "nats"]),
