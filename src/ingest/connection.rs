@@ -21,6 +21,7 @@ use tracing::debug;
 use super::{
     begun::Begun,
     entrance::{Guest, TOLD_WITHIN},
+    parting::Parting,
 };
 use crate::{
     auth::ClientNames,
@@ -159,7 +160,8 @@ pub(super) async fn serve_connection<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut connection = pin!(http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router)));
+    let io = TokioIo::new(Parting::new(io));
+    let mut connection = pin!(http.serve_connection(io, TowerToHyperService::new(router)));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = drain.cancelled() => {

@@ -12,6 +12,7 @@ mod entrance;
 mod error;
 pub mod grpc;
 pub mod json;
+mod parting;
 mod pipeline;
 mod publisher;
 mod quota;

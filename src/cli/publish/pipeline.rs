@@ -305,7 +305,12 @@ impl<W: Watch> Publishing<'_, W> {
                 cause: cause.to_owned(),
             });
         }
-        for item in self.ledger.broken() {
+        // A server that wants another token has answered all that it took before it says so.
+        let lost = match status.code() {
+            Code::Unauthenticated => Vec::new(),
+            _ => self.ledger.broken(),
+        };
+        for item in lost {
             self.watch.settled(item.bytes);
             self.watch.tell(&format!(
                 "{}may or may not be published: the connection broke before the answer, and without a key it is not sent again (see --key, --retry-unkeyed)",

@@ -443,6 +443,44 @@ async fn what_will_never_be_is_not_tried_again() {
     assert_eq!(publisher.appended(), ["1"]);
 }
 
+/// The server answers what it took before it says that the token is over: the rest was not taken, and goes out under the new one.
+#[tokio::test]
+async fn a_token_that_ends_under_way_loses_nothing_without_keys_either() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("token");
+    std::fs::write(&path, "old").expect("written");
+    let bearer = Bearer::in_file(&path);
+    // It is renewed between two streams: the first has read the old one by its first answer.
+    let (answered, first) = tokio::sync::oneshot::channel();
+    let renewed = path.clone();
+    tokio::spawn(async move {
+        first.await.expect("an answer");
+        std::fs::write(renewed, "new").expect("written");
+    });
+    let publisher = Scripted {
+        script: Arc::new(Mutex::new(vec![(700, Act::Break(Code::Unauthenticated))])),
+        ..Scripted::default()
+    };
+    let (listener, address) = listen().await;
+    serve(listener, publisher.clone());
+    let mut told = Told {
+        answered: Some(answered),
+        ..Told::default()
+    };
+    let settings = Settings {
+        bearer,
+        ..settings(address)
+    };
+    let report = publish(source(1_000, false), &settings, &mut told, &CancellationToken::new()).await;
+    assert!(report.ended_early.is_none(), "{:?}", report.ended_early);
+    let all = Tally {
+        acknowledged: 1_000,
+        ..Tally::default()
+    };
+    assert_eq!(report.tally, all, "{:?}", told.lines);
+    assert_eq!(publisher.appended(), numbers(1_000));
+}
+
 #[tokio::test]
 async fn an_interrupt_tells_how_far_it_came() {
     let publisher = Scripted::default();
