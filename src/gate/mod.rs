@@ -20,5 +20,5 @@ pub use self::{
     hosts::{HostRefused, Hosts},
     idle::{Idlers, Place, Used},
     pages::{PageRefused, Pages},
-    router::{Gate, behind},
+    router::{Gate, behind, is_grpc},
 };

@@ -6,6 +6,7 @@ mod admit;
 mod audit;
 mod begun;
 mod caller;
+mod connection;
 pub mod control;
 mod entrance;
 mod error;

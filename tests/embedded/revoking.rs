@@ -113,6 +113,7 @@ async fn a_revocation_outlives_retention_and_restarts_and_expires_by_itself() {
     let told = revoked(&node, &["--token-id", "c1", "--reason", "lost"]).await;
     assert!(told.starts_with("token c1, until 20"), "{told}");
     revoked(&node, &["--user", "dave", "--for", "10s"]).await;
+    assert!(is_revoked(addresses, &dave).await);
     for _ in 0..3 {
         // Several times as long as anything is kept: what does not last is gone from the log by the start after the next.
         tokio::time::sleep(Duration::from_secs(2)).await;

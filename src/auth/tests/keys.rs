@@ -76,7 +76,10 @@ fn an_odd_key_does_not_take_the_others_with_it() {
     assert_eq!(published.skipped[0].id.as_deref(), Some("odd"));
     let private = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(SECRET) });
     assert_eq!(
-        Jwks::parse(&set(&[private.clone()]), false).expect("a set").keys.len(),
+        Jwks::parse(&set(std::slice::from_ref(&private)), false)
+            .expect("a set")
+            .keys
+            .len(),
         1
     );
     let short = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(&SECRET[1..]) });

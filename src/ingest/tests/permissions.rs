@@ -218,7 +218,7 @@ async fn a_stream_ends_when_its_token_is_revoked_with_everything_answered() {
 }
 
 #[tokio::test]
-async fn a_body_of_lines_ends_when_its_token_is_revoked() {
+async fn a_body_of_lines_with_a_revoked_token_is_refused() {
     let node = start(TestJournal::prompt()).await;
     let token = jwt(AN_HOUR);
     let until = UnixMillis(u64::MAX);
