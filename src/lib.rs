@@ -30,18 +30,19 @@ pub mod nats;
 
 pub mod members;
 
-// Around it.
+// At every door: whose connection it is, and what they may.
 pub mod proxies;
 
 pub mod addresses;
 
 pub mod tls;
 
+pub mod gate;
+
 pub mod auth;
 
+// Around it.
 pub mod problem;
-
-pub mod gate;
 
 pub mod telemetry;
 

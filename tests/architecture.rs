@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("proxies", &["model"]),
     ("addresses", &["proxies"]),
-    ("nats", &["model"]),
+    ("nats", &["model", "tls"]),
     ("members", &["model", "nats"]),
     ("log", &["members", "model", "tls"]),
     ("bus", &["model", "nats"]),
@@ -61,7 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("config", &["auth", "model"]),
     ("telemetry", &[]),
-    ("admin", &["gate", "model", "problem", "proxies", "telemetry"]),
+    ("admin", &["auth", "gate", "model", "problem", "proxies", "telemetry"]),
     ("cli", &["auth", "config", "model", "telemetry", "tls"]),
     (
         "node",

@@ -7,18 +7,16 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
-use crate::{model::Secret, problem::Problem};
+use crate::{auth::TokenHash, model::Secret, problem::Problem};
 
-/// Knows the token, by its hash: what is compared is always of the same length.
+/// Knows the token, by its hash.
 #[derive(Clone)]
-pub(super) struct Guard([u8; 32]);
+pub(super) struct Guard(TokenHash);
 
 impl Guard {
     pub(super) fn new(token: &Secret) -> Self {
-        Self(hash(token.reveal()))
+        Self(TokenHash::of(token.reveal()))
     }
 
     fn lets_in(&self, request: &Request) -> bool {
@@ -28,13 +26,9 @@ impl Guard {
         };
         let token = value.to_str().ok().and_then(|text| text.split_once(' '));
         token.is_some_and(|(scheme, token)| {
-            scheme.eq_ignore_ascii_case("bearer") && bool::from(hash(token.trim()).ct_eq(&self.0))
+            scheme.eq_ignore_ascii_case("bearer") && TokenHash::of(token.trim()) == self.0
         })
     }
-}
-
-fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
 }
 
 /// Lets in who brings the token, and everybody if there is none.

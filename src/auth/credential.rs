@@ -86,13 +86,19 @@ fn once<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, Denied> {
     Ok(first)
 }
 
-/// The letters of a `b64token`, and no others.
 fn checked(token: &str) -> Result<&str, Denied> {
-    let allows = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    if token.is_empty() || !token.bytes().all(allows) {
-        return Err(Denied::Malformed);
+    if may_be_token(token) {
+        Ok(token)
+    } else {
+        Err(Denied::Malformed)
     }
-    Ok(token)
+}
+
+/// Whether a text can be brought as a token: it has the letters of a `b64token` (RFC 6750), and no others.
+#[must_use]
+pub fn may_be_token(text: &str) -> bool {
+    let allows = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    !text.is_empty() && text.bytes().all(allows)
 }
 
 #[cfg(test)]

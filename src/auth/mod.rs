@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use self::{
     caller::{Lease, Publisher, Subscriber, TokenFacts, User},
-    credential::presented,
+    credential::{may_be_token, presented},
     denied::Denied,
     issuer::Issuer,
     pattern::{Pattern, PatternError, Patterns},

@@ -11,7 +11,7 @@ use tonic::{
     metadata::{Ascii, MetadataValue},
 };
 
-use crate::model::Secret;
+use crate::{auth::may_be_token, model::Secret};
 
 /// The token, where no file has it.
 const VARIABLE: &str = "TIDINGS_TOKEN";
@@ -71,8 +71,7 @@ fn read(path: &Path) -> Result<Secret, BearerError> {
 
 fn checked(text: &str, place: impl FnOnce() -> String) -> Result<Secret, BearerError> {
     let token = text.trim();
-    let allows = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    if token.is_empty() || !token.bytes().all(allows) {
+    if !may_be_token(token) {
         return Err(BearerError::Form { place: place() });
     }
     Ok(token.into())

@@ -137,3 +137,31 @@ fn interruptible<F: Future<Output = anyhow::Result<ExitCode>>>(
     runtime.shutdown_background();
     outcome
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// What stands on a command line others on the machine can see.
+    #[test]
+    fn secrets_are_in_files_or_the_environment_and_never_flags() {
+        let mut commands = vec![Cli::command()];
+        let mut files = 0;
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                let flag = argument.get_long().unwrap_or_default();
+                let words = ["token", "secret", "password", "cert-key"];
+                // An id is no secret.
+                if flag != "token-id" && words.iter().any(|word| flag.contains(word)) {
+                    let values = argument.get_value_names().unwrap_or_default();
+                    assert_eq!(values.join(" "), "FILE", "--{flag}");
+                    files += 1;
+                }
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(files > 3, "{files}");
+    }
+}

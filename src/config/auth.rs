@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Secret, values};
 
-/// `[auth]`: who may follow and publish what. Without issuers and publishers nobody is asked who they are.
+/// `[auth]`: who may follow and publish what. Without issuers, publishers and public topics nobody is asked who they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {

@@ -122,15 +122,14 @@ pub(super) fn hyper(settings: &Settings) -> http1::Builder {
 
 /// Closes a connection such that its last answer arrives: closing while the peer's bytes are unread would reset it.
 pub(super) async fn close(mut socket: impl AsyncRead + AsyncWrite + Unpin) {
-    if socket.shutdown().await.is_err() {
-        return;
-    }
     let (time, bytes) = LINGER;
-    let discard = async {
+    // Over TLS the end has to be written, too: whoever reads nothing could put it off for ever.
+    let closed = async {
+        socket.shutdown().await?;
         let mut rest = socket.take(bytes);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
-    let _ = timeout(time, discard).await;
+    let _ = timeout(time, closed).await;
 }
 
 /// Has hyper end the connection with this answer.

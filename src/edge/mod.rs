@@ -4,9 +4,9 @@
 //! a frame. In the order in which a stream meets them:
 //!
 //! ```text
-//! listener ─▶ limits ─▶ http (which one?) ─▶ http1 ───────────────────▶ socket ─┐
-//!                          └─ (TLS or h2c) ▶ http2, https1 ─▶ streamed ─▶ relay ─┼─▶ hub
-//!                             (tonic) ─▶ grpc ──────────────────────────▶ relay ─┘
+//! listener ─▶ limits ─▶ entrance ─▶ http (which one?) ─▶ http1 ───────────────────▶ socket ─┐
+//!                       (proxies)     └─ (TLS or h2c) ▶ http2, https1 ─▶ streamed ─▶ relay ─┼─▶ hub
+//!                                        (tonic) ─▶ grpc ──────────────────────────▶ relay ─┘
 //! request, caller, route, cors, answer: what is answered      frame: byte for byte
 //! streams, wheel, moves, lease, sweep: heartbeats and ends    carrier: what each protocol does about them
 //! ```

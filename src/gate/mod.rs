@@ -23,5 +23,5 @@ pub use self::{
     idle::{Idlers, Place, Used},
     pages::{PageRefused, Pages},
     prompt::Prompt,
-    router::{Gate, behind},
+    router::{Gate, behind, is_grpc},
 };

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
@@ -32,7 +32,7 @@ pub fn behind(gate: Gate, router: Router) -> Router {
 async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let hosts = gate.hosts.check(&request).map_err(|refused| refused.problem());
     let refused = hosts.and_then(|_| gate.pages.check(&request).map_err(|refused| refused.problem()));
-    let is_grpc = is_grpc(request.headers().get(header::CONTENT_TYPE));
+    let is_grpc = is_grpc(request.headers());
     let mut response = match refused {
         Ok(()) => next.run(request).await,
         Err(problem) if is_grpc => Status::new(Code::PermissionDenied, problem.detail).into_http(),
@@ -52,6 +52,11 @@ fn refuse(problem: Problem) -> Response {
     response
 }
 
-fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+/// Whether a request of these headers is to be answered as gRPC does.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    // `application/grpc-web` is another protocol.
+    matches!(rest, Some([] | [b'+' | b';', ..]))
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, middleware::map_request};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tonic::{Code, Status, transport::server::TcpConnectInfo};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -22,6 +22,7 @@ use tracing::debug;
 
 use crate::{
     addresses::{AddressLimits, AddressPermit, Addresses, OverAddress},
+    gate::is_grpc,
     problem::Problem,
     proxies::{Client, HeaderError, Proxies},
 };
@@ -156,19 +157,11 @@ impl Guest {
 
 /// What answers everything on a connection that its address has no room for, in the words of its protocol.
 fn turned_away(over: OverAddress, request: &Request<Body>) -> Response<Body> {
-    if is_grpc(request) {
+    if is_grpc(request.headers()) {
         let details = ErrorDetails::with_retry_info(Some(COME_BACK_AFTER));
         return Status::with_error_details(Code::ResourceExhausted, over.to_string(), details).into_http();
     }
     let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, over.to_string());
     problem.retry_after = Some(COME_BACK_AFTER);
     problem.into_response().map(Body::from)
-}
-
-/// Whether a request is to be answered as gRPC does.
-pub(super) fn is_grpc(request: &Request<Body>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
-    // `application/grpc-web` is another protocol.
-    matches!(rest, Some([] | [b'+' | b';', ..]))
 }

@@ -2,6 +2,9 @@
 //!
 //! A bucket holds what may come in one second. What costs more than that is let through by a full bucket, which then owes the rest: so a
 //! publish to many topics is not shut out by a low rate, and the rate holds all the same.
+//!
+//! Who is told to wait has nothing taken until then, be it as small as it may. So what was sent right behind a refused event, before its sender
+//! knew, is refused too, and is not published before it when both are sent again.
 
 use std::{
     collections::HashMap,
@@ -48,6 +51,9 @@ impl Payer {
     }
 }
 
+/// The shortest wait that is told: what was sent in one go, and its refusal, are on their way for a while.
+const LEAST_WAIT: Duration = Duration::from_millis(200);
+
 /// The buckets of all publishers.
 #[derive(Debug)]
 pub(super) struct Quotas {
@@ -63,11 +69,13 @@ struct Table {
     overflow: Account,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Account {
     events: Bucket,
     bytes: Bucket,
     at: Instant,
+    /// What was told last, and until when that counts.
+    told: Option<(OverQuota, Instant)>,
 }
 
 /// What is left of one second's worth, in billionths of one of what is counted: so that nothing is lost to rounding. Less than nothing is owed.
@@ -137,11 +145,12 @@ impl Account {
             events: Bucket::full(rates.events),
             bytes: Bucket::full(rates.bytes),
             at: now,
+            told: None,
         }
     }
 
     fn is_full(&self) -> bool {
-        self.events.left >= self.events.holds() && self.bytes.left >= self.bytes.holds()
+        self.events.left >= self.events.holds() && self.bytes.left >= self.bytes.holds() && self.told.is_none()
     }
 
     fn fill(&mut self, now: Instant) {
@@ -149,6 +158,7 @@ impl Account {
         self.events.fill(passed);
         self.bytes.fill(passed);
         self.at = self.at.max(now);
+        self.told.take_if(|(_, until)| *until <= self.at);
     }
 
     fn take(&mut self, events: u64, bytes: u64) -> Result<(), OverQuota> {
@@ -157,17 +167,34 @@ impl Account {
             (Measure::Bytes, self.bytes.rate, self.bytes.wait(bytes)),
         ];
         let longest = over.into_iter().max_by_key(|&(.., wait)| wait);
-        if let Some((measure, per_second, wait)) = longest.filter(|(.., wait)| !wait.is_zero()) {
-            return Err(OverQuota {
-                measure,
-                per_second,
-                wait,
-            });
+        let over = longest.filter(|(.., wait)| !wait.is_zero());
+        let over = over.map(|(measure, per_second, wait)| OverQuota {
+            measure,
+            per_second,
+            wait: wait.max(LEAST_WAIT),
+        });
+        if let Some((told, until)) = &self.told {
+            let left = until.saturating_duration_since(self.at);
+            let told = OverQuota {
+                wait: whole_millis(left),
+                ..told.clone()
+            };
+            return Err(over.filter(|over| over.wait > told.wait).unwrap_or(told));
+        }
+        if let Some(over) = over {
+            self.told = Some((over.clone(), self.at + over.wait));
+            return Err(over);
         }
         self.events.take(events);
         self.bytes.take(bytes);
         Ok(())
     }
+}
+
+/// Rounded up to what can be told: whoever comes back then finds enough.
+fn whole_millis(time: Duration) -> Duration {
+    let millis = time.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 impl Bucket {
@@ -268,6 +295,59 @@ mod tests {
             .expect_err("empty");
         assert_eq!((over.measure, over.wait), (Measure::Bytes, Duration::from_millis(500)));
         assert_eq!(quotas.take(name("b"), 10, 1, begin), Ok(()), "others have their own");
+    }
+
+    /// As `tidings publish` sends, in one go until it hears of a refusal, and then again what was refused.
+    #[test]
+    fn what_is_sent_again_after_a_refusal_is_published_in_order() {
+        const EVENTS: usize = 5_000;
+
+        let begin = Instant::now();
+        let quotas = quotas(400, 0, begin);
+        let mut at = begin;
+        let mut waiting: std::collections::VecDeque<usize> = (0..EVENTS).collect();
+        let mut published = Vec::new();
+        while !waiting.is_empty() {
+            let (mut refused, mut wait) = (Vec::new(), Duration::ZERO);
+            for number in waiting.drain(..waiting.len().min(256)) {
+                at += Duration::from_micros(100);
+                match quotas.take(name("a"), 1, 1, at) {
+                    Ok(()) => published.push(number),
+                    Err(over) => {
+                        refused.push(number);
+                        wait = wait.max(over.wait);
+                    }
+                }
+            }
+            refused.into_iter().rev().for_each(|number| waiting.push_front(number));
+            at += wait;
+        }
+        assert_eq!(published, (0..EVENTS).collect::<Vec<_>>());
+        // No slower for it than the rate has it, but for the last wait.
+        assert!(at - begin < Duration::from_millis(11_500 + 500), "{:?}", at - begin);
+    }
+
+    #[test]
+    fn whoever_was_told_to_wait_has_nothing_taken_until_then() {
+        let begin = Instant::now();
+        let quotas = quotas(10, 1_000, begin);
+        let take = |bytes, ms| quotas.take(name("a"), 1, bytes, begin + Duration::from_millis(ms));
+        assert_eq!(take(600, 0), Ok(()));
+        let over = take(700, 0).expect_err("400 are left");
+        assert_eq!((over.measure, over.wait), (Measure::Bytes, Duration::from_millis(300)));
+        let behind = take(1, 100).expect_err("it comes behind");
+        assert_eq!(
+            (behind.measure, behind.wait),
+            (Measure::Bytes, Duration::from_millis(200))
+        );
+        assert_eq!(take(700, 300), Ok(()));
+        assert_eq!(
+            take(1, 300),
+            Err(OverQuota {
+                wait: LEAST_WAIT,
+                ..over
+            })
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::subjects::ClusterNameError;
+use crate::tls::TlsError;
 
 /// Settings that can never work. A server that is away is no such error.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,9 @@ pub enum NatsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A certificate or a key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The client library refused the settings.
     #[error("NATS cannot be set up: {0}")]
     Setup(String),

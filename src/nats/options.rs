@@ -1,16 +1,11 @@
 //! From settings to the client's options: all that can never work is found here.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use async_nats::{
-    AuthError, ConnectOptions, ServerAddr,
-    rustls::{
-        ClientConfig, RootCertStore,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    },
-};
+use async_nats::{AuthError, ConnectOptions, ServerAddr};
 
 use super::{Auth, NatsError, Settings, Subjects, settings::Tls};
+use crate::tls::{ClientFiles, ClientTls, NamedFile, TlsError};
 
 const CA: &str = "nats.tls_ca";
 const CERT: &str = "nats.tls_cert";
@@ -89,54 +84,19 @@ fn server(url: &str) -> Result<ServerAddr, NatsError> {
     Ok(server)
 }
 
-fn check_tls(tls: &Tls) -> Result<(), NatsError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = &tls.ca_file {
-        for certificate in certificates(CA, path)? {
-            roots
-                .add(certificate)
-                .map_err(|error| wrong(CA, path, format!("holds a certificate that cannot be used: {error}")))?;
-        }
-    }
-    if let Some(client) = &tls.client {
-        let chain = certificates(CERT, &client.cert_file)?;
-        let text = read(KEY, &client.key_file)?;
-        let key = PrivateKeyDer::from_pem_slice(&text)
-            .map_err(|_| wrong(KEY, &client.key_file, "holds no private key (PEM)".to_owned()))?;
-        ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| {
-                let problem = format!("does not go with `{CERT}`: {error}");
-                wrong(KEY, &client.key_file, problem)
-            })?;
-    }
-    Ok(())
-}
-
-fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, NatsError> {
-    let text = read(setting, path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match certificates {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(wrong(setting, path, "holds no certificate (PEM)".to_owned())),
-    }
-}
-
-fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, NatsError> {
-    std::fs::read(path).map_err(|cause| NatsError::File {
-        setting,
-        path: path.to_owned(),
-        cause,
-    })
-}
-
-fn wrong(setting: &'static str, path: &Path, problem: String) -> NatsError {
-    NatsError::Content {
-        setting,
-        path: path.to_owned(),
-        problem,
-    }
+/// The client reads the files itself, for each connection, and would only say then that one is wrong.
+fn check_tls(tls: &Tls) -> Result<(), TlsError> {
+    let identity = tls.client.as_ref();
+    let files = ClientFiles {
+        ca: tls.ca_file.as_ref().map(|path| NamedFile::new(CA, path)),
+        identity: identity.map(|files| {
+            (
+                NamedFile::new(CERT, &files.cert_file),
+                NamedFile::new(KEY, &files.key_file),
+            )
+        }),
+    };
+    ClientTls::load(files).map(drop)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{
     cluster::{self, Heard},
     health::OwnerHealth,
     ingest::{Joined, Shards, spawn},
-    opening,
+    opening, revocations,
     running::{Journals, Node},
     serve::RETENTION_EVERY,
     settings,
@@ -143,9 +143,12 @@ fn build(config: &Config, owned: Vec<Owned>, joined: Joined) -> Result<Node, Nod
     for Owned { store, .. } in &owned {
         log.hold(store.clone());
         let retention = log::keep(store.clone(), settings::retention(config), RETENTION_EVERY);
-        let safe = joined.safe.clone();
+        // What is revoked is in one shard, and may long be away from here: the others need not wait for it.
+        let safe = (store.shard() == revocations::shard(joined.layout)).then(|| joined.safe.clone());
         background.spawn(async move {
-            safe.cancelled().await;
+            if let Some(safe) = safe {
+                safe.cancelled().await;
+            }
             retention.await;
         });
     }

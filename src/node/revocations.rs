@@ -109,6 +109,11 @@ impl Revoked {
     }
 }
 
+/// The shard that they are in.
+pub(super) fn shard(layout: Layout) -> Shard {
+    Shard(layout.shard(layout.slot(Topic::revocations().as_str())))
+}
+
 fn run(
     hearing: Hearing,
     renewal: Option<Renewal>,
@@ -123,7 +128,7 @@ fn run(
         level: Notify::new(),
         gap: Notify::new(),
     });
-    let shard = Shard(hearing.layout.shard(hearing.layout.slot(Topic::revocations().as_str())));
+    let shard = shard(hearing.layout);
     LocalSet::new().block_on(&runtime, async {
         let hub = HubHandle::spawn(
             hearing.layout,
@@ -235,7 +240,10 @@ async fn renew(ear: &Ear, renewal: Option<Renewal>, log: &dyn Log, shard: Shard,
             Some(error) => {
                 let failed = failed.len();
                 warn!(%error, failed, "revocations could not be appended again, and will be later: what is dropped meanwhile is known to this process alone");
-                continue;
+                // There will be no room before something old is dropped.
+                if !matches!(error, AppendError::DiskFull { .. }) {
+                    continue;
+                }
             }
         }
         safe.cancel();

@@ -40,19 +40,19 @@ export async function launch(more = []) {
 }
 
 /** Serves the page for the time of a test; returns its origin. */
-export async function serve(test) {
+export async function serve(test, host = '127.0.0.1') {
   const server = createServer((request, response) => {
     const [type, file] = FILES[request.url] ?? []
     response.writeHead(file ? 200 : 404, { 'content-type': type ?? 'text/plain' })
     response.end(file && readFileSync(new URL(file, import.meta.url)))
   })
-  server.listen(0, '127.0.0.1')
+  server.listen(0, host)
   await once(server, 'listening')
   test.after(() => {
     server.close()
     server.closeAllConnections()
   })
-  return `http://127.0.0.1:${server.address().port}`
+  return `http://${host}:${server.address().port}`
 }
 
 /** A page of an origin, in a context of its own, that follows streams. */
@@ -95,6 +95,12 @@ export class Page {
     const session = await this.#page.context().newCDPSession(this.#page)
     await session.send('Network.enable')
     for (const [name, listener] of Object.entries(events)) session.on(name, listener)
+  }
+
+  /** Gives the page's browser a cookie of the site that a URL is of. */
+  setCookie(url, name, value) {
+    const { origin } = new URL(url)
+    return this.#page.context().addCookies([{ url: origin, name, value, httpOnly: true, sameSite: 'Strict' }])
   }
 
   screenshot(path) {

@@ -3,7 +3,10 @@
 use std::{fs, net::Ipv4Addr, path::PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer};
-use tidings::nats::{ClientCertificate, Link, Nats, NatsError, Settings, Tls};
+use tidings::{
+    nats::{ClientCertificate, Link, Nats, NatsError, Settings, Tls},
+    tls::TlsError,
+};
 
 use crate::{
     logs,
@@ -96,10 +99,10 @@ async fn tls_and_certificates_of_both_sides() {
     assert!(
         matches!(
             error,
-            NatsError::Content {
+            NatsError::Tls(TlsError {
                 setting: "nats.tls_key",
                 ..
-            }
+            })
         ),
         "{error}"
     );

@@ -90,7 +90,7 @@ async fn after_a_failed_write_it_reads_on_and_says_why_it_does_not_write() {
 }
 
 /// A directory on a disk that is more than 1 % full, as almost every one is.
-fn on_a_used_disk() -> tempfile::TempDir {
+pub(crate) fn on_a_used_disk() -> tempfile::TempDir {
     let candidates = [std::env::temp_dir(), PathBuf::from(env!("CARGO_TARGET_TMPDIR"))];
     let used = candidates.iter().find(|path| used_percent(path) > 1);
     tempfile::tempdir_in(used.expect("no disk here is more than 1 % full")).expect("a directory")

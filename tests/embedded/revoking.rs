@@ -10,6 +10,7 @@ use tonic::{Code, Request, Status};
 
 use crate::{
     client::{Publisher, event},
+    faults::on_a_used_disk,
     node::{Addresses, Node, Setup, tidings},
     patiently,
     sse::Ask,
@@ -112,6 +113,7 @@ async fn a_revocation_outlives_retention_and_restarts_and_expires_by_itself() {
     let told = revoked(&node, &["--token-id", "c1", "--reason", "lost"]).await;
     assert!(told.starts_with("token c1, until 20"), "{told}");
     revoked(&node, &["--user", "dave", "--for", "10s"]).await;
+    assert!(is_revoked(addresses, &dave).await);
     for _ in 0..3 {
         // Several times as long as anything is kept: what does not last is gone from the log by the start after the next.
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -133,6 +135,28 @@ async fn a_revocation_outlives_retention_and_restarts_and_expires_by_itself() {
     );
     assert!(is_revoked(addresses, &carol).await);
     assert!(node.log().contains("revocations were appended again"), "{}", node.log());
+}
+
+/// A revocation cannot be appended again on a full disk, and only what is dropped makes room there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_emptied_although_revocations_are_due() {
+    let mut node = setup().start_in(on_a_used_disk()).await;
+    let addresses = node.addresses();
+    let (carol, dave) = (token("carol", "c1"), token("dave", "d1"));
+    assert!(
+        !is_revoked(addresses, &dave).await,
+        "and an event is there to be dropped"
+    );
+    revoked(&node, &["--token-id", "c1"]).await;
+    node.kill().await;
+    // Longer than events are kept.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let full = setup().set("journal.disk_high_water_percent", "1");
+    node.restart_as(full.set("telemetry.log", "info,tidings::log=debug"))
+        .await;
+    node.logs("revocations could not be appended again").await;
+    node.logs("floor raised").await;
+    assert!(is_revoked(addresses, &carol).await, "it is known all the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]

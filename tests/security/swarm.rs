@@ -7,8 +7,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, Command},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
 };
 
 use crate::{patiently, raw::connect_from};
@@ -23,14 +23,17 @@ const BEGINNINGS: [&[u8]; 5] = [
     b"GET /v1/events?topic=a HTTP/1.1\r\nhost: loc",
     b"PRI * HTTP/2.0\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
-    b"\x16\x03\x01\x02\0",
+    b"\r\n",
 ];
 
 /// How long one that was cut off stays away.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Connections that are opened, begun and left there, and opened again when they are cut off. They go with this.
-pub(crate) struct Swarm(#[expect(dead_code, reason = "it is held")] Vec<Child>);
+pub(crate) struct Swarm(#[expect(dead_code, reason = "it is held")] Vec<(Child, Output)>);
+
+/// What a process says: one that nobody hears ends when it says something.
+type Output = Lines<BufReader<ChildStdout>>;
 
 impl Swarm {
     /// So many processes with so many connections each, once each connection was there.
@@ -48,18 +51,16 @@ impl Swarm {
                 .spawn()
                 .expect("it starts");
             let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-            children.push((child, async move {
+            children.push(async move {
                 while let Some(line) = lines.next_line().await.expect("text") {
                     if line.contains("the swarm is there") {
-                        return;
+                        return (child, lines);
                     }
                 }
                 panic!("the swarm ended");
-            }));
+            });
         }
-        let (children, there): (Vec<_>, Vec<_>) = children.into_iter().unzip();
-        patiently("the swarm", futures::future::join_all(there)).await;
-        Self(children)
+        Self(patiently("the swarm", futures::future::join_all(children)).await)
     }
 }
 

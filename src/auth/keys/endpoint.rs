@@ -1,27 +1,20 @@
 //! The server of a key set: asked over HTTPS, and not trusted with more memory or time than a key set needs.
 
-use std::{
-    io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+use hyper::client::conn::http1;
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::spawn_blocking,
+    time::timeout,
 };
-use tokio::{task::spawn_blocking, time::timeout};
-use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
+use tonic::codegen::Service as _;
+
+use crate::tls::{ClientFiles, ClientTls, NamedFile, Protocol, TlsError};
 
 /// How long the whole answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,16 +50,8 @@ pub enum EndpointError {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The certificates to trust cannot be read.
-    #[error("{} has no certificates to trust: {cause}", path.display())]
-    Ca {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: String,
-    },
-    /// There are no certificates to trust.
-    #[error("the system has no certificates to trust: install them (`ca-certificates`), or name a file (`jwks_ca`)")]
-    NoRoots,
+    #[error(transparent)]
+    Ca(#[from] TlsError),
     /// The server cannot be reached, or is not who it should be.
     #[error("{host} cannot be asked: {cause}")]
     Unreachable {
@@ -139,54 +124,75 @@ impl Endpoint {
     }
 
     async fn ask(&self) -> Result<Bytes, FetchError> {
-        let host = || self.host();
+        let authority = self.host();
         let unreachable = |error: &dyn std::error::Error| FetchError::Unreachable {
-            host: host(),
+            host: authority.clone(),
             cause: root(error),
         };
         // A connection of its own each time: certificates and addresses may have changed.
-        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(self.connector().await?);
-        let request = Request::get(self.url.clone())
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        let socket = connector.call(self.url.clone()).await;
+        let socket = socket.map_err(|error| unreachable(&error))?.into_inner();
+        let io: Box<dyn Connection> = if self.url.scheme_str() == Some("https") {
+            let host = self.url.host().unwrap_or_default();
+            let connected = self.tls().await?.connect(host, socket, Protocol::Http1).await;
+            Box::new(connected.map_err(|error| unreachable(&error))?)
+        } else {
+            Box::new(socket)
+        };
+        let connected = http1::handshake(TokioIo::new(io)).await;
+        let (mut sender, connection) = connected.map_err(|error| unreachable(&error))?;
+        let request = Request::get(self.url.path_and_query().map_or("/", |path| path.as_str()))
+            .header(header::HOST, &authority)
             .header(header::ACCEPT, "application/jwk-set+json, application/json")
             .header(header::USER_AGENT, concat!("tidings/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::new())
+            .body(Empty::<Bytes>::new())
             .map_err(|error| unreachable(&error))?;
-        let response = client.request(request).await.map_err(|error| unreachable(&error))?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            return Err(FetchError::Status { host: host(), status });
-        }
-        match Limited::new(response.into_body(), MAX_BYTES).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge { host: host() }),
-            Err(error) => Err(unreachable(&*error)),
+        let exchange = async {
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| unreachable(&error))?;
+            let status = response.status();
+            if status != StatusCode::OK {
+                let host = authority.clone();
+                return Err(FetchError::Status { host, status });
+            }
+            match Limited::new(response.into_body(), MAX_BYTES).collect().await {
+                Ok(body) => Ok(body.to_bytes()),
+                Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge {
+                    host: authority.clone(),
+                }),
+                Err(error) => Err(unreachable(&*error)),
+            }
+        };
+        let driven = async {
+            // What goes wrong with it the exchange is told.
+            let _ = connection.await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            answer = exchange => answer,
+            never = driven => match never {},
         }
     }
 
-    async fn connector(&self) -> Result<HttpsConnector<HttpConnector>, FetchError> {
-        let ca = self.ca.clone();
-        let roots = spawn_blocking(move || match ca {
-            Some(path) => roots_of(&path),
-            None => system_roots(),
-        });
-        let roots = roots.await.map_err(|_| FetchError::NoRoots)??;
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| FetchError::Unreachable {
-                host: self.host(),
-                cause: error.to_string(),
-            })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http()
-            .enable_http1()
-            .build())
+    async fn tls(&self) -> Result<ClientTls, FetchError> {
+        let files = ClientFiles {
+            ca: self.ca.as_ref().map(|path| NamedFile::new("jwks_ca", path)),
+            identity: None,
+        };
+        let loaded = spawn_blocking(|| ClientTls::load(files)).await;
+        // It ends early with the process alone.
+        Ok(loaded.unwrap_or_else(|_| Ok(ClientTls::default()))?)
     }
 }
+
+/// A connection, encrypted or not.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<C: AsyncRead + AsyncWrite + Unpin + Send> Connection for C {}
 
 /// Whether a host is this machine itself.
 fn is_here(host: &str) -> bool {
@@ -197,32 +203,6 @@ fn is_here(host: &str) -> bool {
 /// What is shown of a text that may hold a password.
 fn without_user(url: &str) -> String {
     url.rsplit_once('@').map_or(url, |(_, rest)| rest).to_owned()
-}
-
-fn roots_of(path: &Path) -> Result<RootCertStore, FetchError> {
-    let wrong = |cause: String| FetchError::Ca {
-        path: path.to_owned(),
-        cause,
-    };
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong(io::Error::from(io::ErrorKind::UnexpectedEof).to_string()));
-    }
-    Ok(roots)
-}
-
-fn system_roots() -> Result<RootCertStore, FetchError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(FetchError::NoRoots);
-    }
-    Ok(roots)
 }
 
 /// What is at the bottom of an error: the outer ones only say that something failed.

@@ -13,6 +13,7 @@ use tonic::{
     Code, Status, Streaming,
     transport::{Channel, Endpoint},
 };
+use tonic_types::StatusExt as _;
 
 use super::{
     ledger::{Ledger, Tally, Verdict},
@@ -29,6 +30,9 @@ use crate::{
 
 /// How many events may wait for their answer.
 pub(super) const IN_FLIGHT: usize = 256;
+
+/// The domain of the reasons that the server gives.
+pub(super) const DOMAIN: &str = "tidings";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -305,7 +309,12 @@ impl<W: Watch> Publishing<'_, W> {
                 cause: cause.to_owned(),
             });
         }
-        for item in self.ledger.broken() {
+        let lost = if is_last_word(status) {
+            Vec::new()
+        } else {
+            self.ledger.broken()
+        };
+        for item in lost {
             self.watch.settled(item.bytes);
             self.watch.tell(&format!(
                 "{}may or may not be published: the connection broke before the answer, and without a key it is not sent again (see --key, --retry-unkeyed)",
@@ -325,6 +334,14 @@ async fn next_answer(answers: &mut Streaming<PublishStreamResponse>) -> Result<P
         .message()
         .await?
         .ok_or_else(|| Status::unavailable("the server ended the stream"))
+}
+
+/// Whether it is the server that ended the stream, for a reason of its own: it drains, say, or wants another token. It has answered all that it
+/// took before that; unless it was a deadline, which a proxy may have set.
+fn is_last_word(status: &Status) -> bool {
+    let details = status.get_error_details();
+    let is_its_own = details.error_info().is_some_and(|info| info.domain == DOMAIN);
+    is_its_own && status.code() != Code::DeadlineExceeded
 }
 
 fn place(item: &Item) -> String {

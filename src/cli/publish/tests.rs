@@ -21,10 +21,11 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     ledger::Tally,
-    pipeline::{PublishError, Report, Settings, Watch, publish},
+    pipeline::{DOMAIN, PublishError, Report, Settings, Watch, publish},
     source::{Item, Next},
 };
 use crate::{cli::bearer::Bearer, tls::ClientTls};
@@ -40,6 +41,8 @@ enum Act {
     Refuse(Code),
     /// Break the stream off with this status.
     Break(Code),
+    /// End the stream with this status and reason, as the server does itself.
+    End(Code, &'static str),
 }
 
 /// A publisher that does as its script says, in the order of the requests, and then accepts everything.
@@ -123,6 +126,10 @@ impl Publisher for Scripted {
                         (Err(Status::unavailable("gone")), None)
                     }
                     Act::Break(code) => (Err(Status::new(code, "gone")), None),
+                    Act::End(code, reason) => {
+                        let details = ErrorDetails::with_error_info(reason, DOMAIN, []);
+                        (Err(Status::with_error_details(code, "gone", details)), None)
+                    }
                     Act::Refuse(code) => {
                         let outcome = Outcome::Error(Refusal {
                             code: code.into(),
@@ -441,6 +448,68 @@ async fn what_will_never_be_is_not_tried_again() {
     );
     assert_eq!((report.tally.acknowledged, report.first_line), (1, Some(2)));
     assert_eq!(publisher.appended(), ["1"]);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_the_stream_itself_has_taken_nothing_more() {
+    let script = [
+        (1, Act::End(Code::Unavailable, "NOT_READY")),
+        (2, Act::End(Code::Unavailable, "NOT_READY")),
+        (300, Act::End(Code::Unavailable, "DRAINING")),
+    ];
+    let (report, publisher, told) = run(&script, 1_000, false, |_| {}).await;
+    assert!(report.ended_early.is_none(), "{:?}", report.ended_early);
+    assert_eq!(
+        (report.tally.acknowledged, report.tally.unknown),
+        (1_000, 0),
+        "{:?}",
+        told.lines
+    );
+    assert_eq!(publisher.appended(), numbers(1_000));
+    let deadline = [(3, Act::End(Code::DeadlineExceeded, "DEADLINE"))];
+    let (report, ..) = run(&deadline, 10, false, |_| {}).await;
+    assert!(report.tally.unknown >= 1, "they may be under way: {:?}", report.tally);
+}
+
+/// The server answers what it took before it says that the token is over: the rest was not taken, and goes out under the new one.
+#[tokio::test]
+async fn a_token_that_ends_under_way_loses_nothing_without_keys_either() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("token");
+    std::fs::write(&path, "old").expect("written");
+    let bearer = Bearer::in_file(&path);
+    // It is renewed between two streams: the first has read the old one by its first answer.
+    let (answered, first) = tokio::sync::oneshot::channel();
+    let renewed = path.clone();
+    tokio::spawn(async move {
+        first.await.expect("an answer");
+        std::fs::write(renewed, "new").expect("written");
+    });
+    let publisher = Scripted {
+        script: Arc::new(Mutex::new(vec![(
+            700,
+            Act::End(Code::Unauthenticated, "EXPIRED_TOKEN"),
+        )])),
+        ..Scripted::default()
+    };
+    let (listener, address) = listen().await;
+    serve(listener, publisher.clone());
+    let mut told = Told {
+        answered: Some(answered),
+        ..Told::default()
+    };
+    let settings = Settings {
+        bearer,
+        ..settings(address)
+    };
+    let report = publish(source(1_000, false), &settings, &mut told, &CancellationToken::new()).await;
+    assert!(report.ended_early.is_none(), "{:?}", report.ended_early);
+    let all = Tally {
+        acknowledged: 1_000,
+        ..Tally::default()
+    };
+    assert_eq!(report.tally, all, "{:?}", told.lines);
+    assert_eq!(publisher.appended(), numbers(1_000));
 }
 
 #[tokio::test]

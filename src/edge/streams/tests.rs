@@ -112,11 +112,11 @@ fn each_ends_once_at_its_own_time() {
     let (mut streams, _) = table();
     let recorders: Vec<_> = (0..1_000).map(|_| Rc::new(Recorder::default())).collect();
     for recorder in &recorders[..900] {
-        enter(&mut streams, &recorder, Terms::default(), at(0));
+        enter(&mut streams, recorder, Terms::default(), at(0));
     }
     streams.end_all(Tick(0), Tick(100));
     for recorder in &recorders[900..] {
-        enter(&mut streams, &recorder, Terms::default(), at(0));
+        enter(&mut streams, recorder, Terms::default(), at(0));
     }
     pass(&mut streams, &recorders, 1..=100);
     let ends: Vec<u64> = recorders
@@ -141,10 +141,10 @@ fn the_old_come_back_at_different_times() {
             ages: true,
             ..Terms::default()
         };
-        enter(&mut streams, &recorder, terms, at(0));
+        enter(&mut streams, recorder, terms, at(0));
     }
     for recorder in &recorders[100..] {
-        enter(&mut streams, &recorder, Terms::default(), at(0));
+        enter(&mut streams, recorder, Terms::default(), at(0));
     }
     pass(&mut streams, &recorders, 1..=2_401);
     let ends: std::collections::HashSet<_> = recorders.iter().filter_map(|r| r.ended.get()).collect();
@@ -280,7 +280,7 @@ fn the_revoked_end_within_a_second_and_the_others_stay() {
             1 => Terms::default(),
             _ => lease(100_000, 100_000, "good"),
         };
-        enter(&mut streams, &recorder, terms, at(0));
+        enter(&mut streams, recorder, terms, at(0));
     }
     let is_revoked = |token: &TokenFacts| token.id.as_deref() == Some("bad");
     assert!(

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         Draft, Services, Settings,
+        connection::{http, serve_connection},
         grpc::publisher,
         json::router,
         pipeline::{Ended, Pipeline},
-        server::{http, serve_connection},
     },
     double::{TestBus, TestJournal},
     framed, ingest, to,

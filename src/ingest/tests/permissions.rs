@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tidings_proto::v1::{PublishRequest, PublishStreamResponse, publish_stream_response::Outcome};
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::mpsc::{UnboundedSender, unbounded_channel},
 };
@@ -219,7 +220,7 @@ async fn a_stream_ends_when_its_token_is_revoked_with_everything_answered() {
 }
 
 #[tokio::test]
-async fn a_body_of_lines_ends_when_its_token_is_revoked() {
+async fn a_body_of_lines_with_a_revoked_token_is_refused() {
     let node = start(TestJournal::prompt()).await;
     let token = jwt(AN_HOUR);
     let until = UnixMillis(u64::MAX);
@@ -241,6 +242,52 @@ async fn a_body_of_lines_ends_when_its_token_is_revoked() {
         "Bearer realm=\"tidings\", error=\"invalid_token\""
     );
     assert_eq!(node.journal.appended(), 0);
+}
+
+/// Sends lines without reading an answer until the node has had enough of them, then takes the token back, and only then reads.
+#[tokio::test]
+async fn every_line_that_was_taken_is_answered_however_late_the_answers_are_read() {
+    let node = start(TestJournal::prompt()).await;
+    let (mut answers, mut sender) = TcpStream::connect(node.address).await.unwrap().into_split();
+    let head = format!(
+        "POST /v1/publish HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {}\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n",
+        jwt(AN_HOUR)
+    );
+    let lines = "{\"topics\":[\"orders/1\"]}\n".repeat(100);
+    let chunk = format!("{:x}\r\n{lines}\r\n", lines.len());
+    sender.write_all(head.as_bytes()).await.unwrap();
+    let (stopped, is_stopped) = tokio::sync::oneshot::channel::<()>();
+    let sending = tokio::spawn(async move {
+        let mut stopped = Some(stopped);
+        // Until nothing more fits: what is written then is read after the end only.
+        loop {
+            match tokio::time::timeout(Duration::from_millis(500), sender.write_all(chunk.as_bytes())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return sender,
+                Err(_) => drop(stopped.take()),
+            }
+        }
+    });
+    let _ = is_stopped.await;
+    let until = UnixMillis(u64::MAX);
+    let target = Target::token("c1").unwrap();
+    node.auth
+        .revocations()
+        .add(Revocation { target, until }, UnixMillis::now());
+    let mut text = Vec::new();
+    let mut buffer = [0; 4_096];
+    // The end may be a reset, since it goes on sending; what was answered comes before it.
+    while let Ok(bytes @ 1..) = answers.read(&mut buffer).await {
+        text.extend_from_slice(&buffer[..bytes]);
+    }
+    sending.abort();
+    let text = String::from_utf8(text).unwrap();
+    let answered = text.matches("{\"results\":").count();
+    assert_eq!(answered, node.journal.appended());
+    assert!(
+        text.contains("has been revoked") && text.ends_with("\r\n0\r\n\r\n"),
+        "{answered}"
+    );
 }
 
 #[tokio::test]

@@ -15,7 +15,14 @@ const LAG: Duration = Duration::from_secs(60);
 
 /// The latest event of each revocation that still counts, by its text.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<Arc<str>, Kept>);
+pub(super) struct Known {
+    kept: HashMap<Arc<str>, Kept>,
+    /// At how many it is looked for those that are over.
+    full: usize,
+}
+
+/// So many may be there before it is looked for those that are over.
+const FEW: usize = 1_024;
 
 #[derive(Debug, Clone, Copy)]
 struct Kept {
@@ -31,14 +38,14 @@ impl Known {
         // What is not kept reveals nothing of the log.
         let Some(seq) = event.seq else { return Ok(None) };
         let revocation = Revocation::from_json(&event.data)?;
-        self.0.retain(|_, kept| kept.until > now);
+        self.make_room(now);
         if revocation.until > now {
             let heard = Kept {
                 until: revocation.until,
                 time: event.time,
                 seq,
             };
-            let kept = self.0.entry(Arc::clone(&event.data)).or_insert(heard);
+            let kept = self.kept.entry(Arc::clone(&event.data)).or_insert(heard);
             if kept.seq < seq {
                 *kept = heard;
             }
@@ -46,9 +53,17 @@ impl Known {
         Ok(Some(revocation))
     }
 
+    /// Forgets what is over, whenever there are twice as many as were left the last time: all of them are not looked at for each that is heard.
+    fn make_room(&mut self, now: UnixMillis) {
+        if self.kept.len() >= self.full.max(FEW) {
+            self.kept.retain(|_, kept| kept.until > now);
+            self.full = 2 * self.kept.len();
+        }
+    }
+
     /// What was heard may not be in the log any more: where it is will be heard anew.
     pub(super) fn doubt(&mut self) {
-        self.0.values_mut().for_each(|kept| kept.seq = Seq::ZERO);
+        self.kept.values_mut().for_each(|kept| kept.seq = Seq::ZERO);
     }
 
     /// Those that the log is about to drop, or has dropped: those that are in the older half of what it keeps, by age (it keeps events for `age`) or by
@@ -60,7 +75,7 @@ impl Known {
             let is_lost = |heads: &Heads| kept.seq > heads.last && Duration::from_millis(aged) > LAG;
             kept.until > now && (is_old || heads.is_some_and(|heads| is_below_half(kept.seq, heads) || is_lost(heads)))
         };
-        let due = self.0.iter().filter(|(_, kept)| is_due(kept));
+        let due = self.kept.iter().filter(|(_, kept)| is_due(kept));
         due.filter_map(|(text, kept)| again(text, kept.time)).collect()
     }
 }
@@ -173,15 +188,20 @@ mod tests {
     #[test]
     fn what_has_expired_is_forgotten() {
         let mut known = Known::default();
-        for n in 0..10 {
+        for n in 0..10_000 {
+            // Each counts until the next is heard.
             known
-                .hear(&event(&n.to_string(), n, 0, n + 1), UnixMillis(0))
+                .hear(&event(&n.to_string(), n + 1, 0, n + 1), UnixMillis(n))
+                .expect("a revocation");
+            assert!(known.kept.len() <= FEW);
+        }
+        for n in 0..10_000 {
+            known
+                .hear(&event(&n.to_string(), 20_000, 0, n + 1), UnixMillis(10_000))
                 .expect("a revocation");
         }
-        known
-            .hear(&event("last", 100, 0, 11), UnixMillis(9))
-            .expect("a revocation");
-        assert_eq!(known.0.len(), 1);
+        assert_eq!(known.due(AGE, None, UnixMillis(19_999)).len(), 0, "they are young");
+        assert_eq!(known.kept.values().filter(|kept| kept.until.0 > 10_000).count(), 10_000);
         let strange = Event::new(Topic::revocations(), None, "?".into(), UnixMillis(0), Some(Seq(12)));
         assert!(known.hear(&strange, UnixMillis(0)).is_err());
     }

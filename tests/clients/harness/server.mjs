@@ -1,6 +1,6 @@
 // The real program, started on ports of its own, killed and started again.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -19,7 +19,7 @@ let servers = 0
 
 // Each server has a loopback address of its own: the ports that it had are still free when it is started again, and no client that
 // reconnects from 127.0.0.1 can be given its port, and so be connected with itself.
-function address() {
+export function address() {
   servers += 1
   return `127.${64 + ((process.pid >> 8) & 63)}.${process.pid & 255}.${servers}`
 }
@@ -30,21 +30,23 @@ export class Server {
   #listen
   #child
 
+  /** What publishing is done with, where it is asked who publishes. */
+  token
+
   /** What it logs, line by line, since it was last started. */
   log
 
   /** Starts a server for the time of a test. Settings are those of the environment without their prefix: `{ HTTP__RETRY: '1s' }`. */
-  static async start(test, settings = {}) {
-    const server = new Server(settings)
+  static async start(test, settings = {}, host = address()) {
+    const server = new Server(settings, host)
     test.after(() => server.#dispose())
     await server.start()
     return server
   }
 
-  constructor(settings) {
+  constructor(settings, host) {
     const prefixed = Object.entries(settings).map(([name, value]) => [`TIDINGS_${name}`, value])
     this.#environment = { ...process.env, TIDINGS_TELEMETRY__FORMAT: 'json', ...Object.fromEntries(prefixed) }
-    const host = address()
     this.#listen = { http: `${host}:0`, grpc: `${host}:0`, admin: `${host}:0` }
   }
 
@@ -96,7 +98,11 @@ export class Server {
   async publish(events) {
     const response = await fetch(`http://${this.#listen.grpc}/v1/publish`, {
       method: 'POST',
-      headers: { 'content-type': 'application/x-ndjson', connection: 'close' },
+      headers: {
+        'content-type': 'application/x-ndjson',
+        connection: 'close',
+        ...(this.token && { authorization: `Bearer ${this.token}` }),
+      },
       body: events.map((event) => `${JSON.stringify(event)}\n`).join(''),
     })
     const text = await response.text()
@@ -105,6 +111,12 @@ export class Server {
     if (!response.ok || refused.length > 0 || answers.length !== events.length) {
       throw new Error(`${answers.length - refused.length} of ${events.length} were accepted: ${response.status} ${refused[0] ?? text}`)
     }
+  }
+
+  /** Takes a user's tokens back, with a token that may. */
+  revoke({ user, token }) {
+    const env = { ...process.env, TIDINGS_TOKEN: token }
+    execFileSync(TIDINGS, ['revoke', '--user', user, '--url', `http://${this.#listen.grpc}`], { env, stdio: 'pipe' })
   }
 
   async #dispose() {

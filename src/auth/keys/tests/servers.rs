@@ -216,8 +216,8 @@ async fn a_server_shows_a_certificate_that_is_vouched_for() {
     for (server, ca, told) in [
         (&good, other_ca, "cannot be asked"),
         (&other_name, ca, "cannot be asked"),
-        (&good, written("none.pem", "hello"), "has no certificates to trust"),
-        (&good, dir.path().join("missing.pem"), "has no certificates to trust"),
+        (&good, written("none.pem", "hello"), "which holds no certificate"),
+        (&good, dir.path().join("missing.pem"), "which cannot be read"),
     ] {
         let error = ask(server, ca).await.expect_err(told);
         assert!(error.contains(told), "{error}");
