@@ -28,6 +28,7 @@ pub(super) struct Line(Option<Box<Facts>>);
 #[derive(Debug)]
 struct Facts {
     publisher: Arc<str>,
+    by: &'static str,
     peer: Option<SocketAddr>,
     topics: String,
     topic_count: usize,
@@ -50,6 +51,7 @@ impl Line {
         let topics: Vec<_> = draft.topics.iter().take(LISTED).map(|topic| cut(topic)).collect();
         Self(Some(Box::new(Facts {
             publisher: Arc::clone(publisher),
+            by: by(caller),
             peer: caller.peer(),
             topics: topics.join(" "),
             topic_count: draft.topics.len(),
@@ -100,6 +102,7 @@ impl Facts {
         info!(
             target: TARGET,
             publisher = &*self.publisher,
+            by = self.by,
             peer = self.peer.map(field::display),
             topics = &*self.topics,
             topic_count = self.topic_count,
@@ -133,6 +136,7 @@ pub(super) fn revocation(
     info!(
         target: TARGET,
         publisher = &**publisher,
+        by = by(caller),
         peer = caller.peer().map(field::display),
         token_id = token_id.map(cut),
         user = user.map(cut),
@@ -150,11 +154,17 @@ pub(super) fn refused(caller: &Caller, action: &'static str, denied: &Denied) {
         info!(
             target: TARGET,
             publisher = &**publisher,
+            by = by(caller),
             peer = caller.peer().map(field::display),
             outcome = denied.verdict().label,
             action
         );
     }
+}
+
+/// Who says what the publisher is called: nobody passes for another by having the same name there.
+const fn by(caller: &Caller) -> &'static str {
+    if caller.is_issued() { "issuer" } else { "config" }
 }
 
 /// So much of a text as a line has room for.

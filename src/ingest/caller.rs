@@ -54,6 +54,11 @@ impl Caller {
         self.publisher.name()
     }
 
+    /// Whether it is an issuer that says who they are, and not the configuration: one may call a user as the other calls a publisher.
+    pub(super) const fn is_issued(&self) -> bool {
+        self.publisher.lease().is_some()
+    }
+
     /// Where they call from.
     pub(super) const fn peer(&self) -> Option<SocketAddr> {
         self.peer

@@ -27,8 +27,10 @@ pub struct Rates {
 /// Whose buckets they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Payer {
-    /// A publisher, by name.
+    /// A publisher of the configuration, by name.
     Name(Arc<str>),
+    /// Whoever an issuer calls so: who has the name of a publisher uses up nothing of it.
+    Subject(Arc<str>),
     /// Whoever calls from an address, where nobody is asked who they are; of IPv6 from a network of 64 bits.
     Address(IpAddr),
     /// Whoever calls from nowhere.
@@ -38,7 +40,8 @@ pub(super) enum Payer {
 impl Payer {
     pub(super) fn of(caller: &Caller) -> Self {
         if let Some(name) = caller.name() {
-            return Self::Name(Arc::clone(name));
+            let payer = if caller.is_issued() { Self::Subject } else { Self::Name };
+            return payer(Arc::clone(name));
         }
         match caller.peer().map(|peer| peer.ip().to_canonical()) {
             Some(IpAddr::V6(address)) => {

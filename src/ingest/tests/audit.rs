@@ -3,9 +3,10 @@
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidings_proto::v1::{PublishRequest, RevokeRequest, control_client::ControlClient, revoke_request::Target};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
@@ -14,7 +15,7 @@ use super::{
     Node, Rates,
     double::TestJournal,
     to,
-    who::{BOSS, ORDERS, some, with},
+    who::{BOSS, ORDERS, jwt_of, some, with},
 };
 use crate::auth::Auth;
 
@@ -78,6 +79,24 @@ fn full(topics: &[&str]) -> PublishRequest {
 
 async fn start() -> Node {
     Node::start_for(TestJournal::prompt(), some(), Rates::default()).await
+}
+
+#[tokio::test]
+async fn nobody_passes_for_another_by_having_the_same_name() {
+    let (written, _guard) = Written::begin(true, "warn,tidings::audit=info");
+    let node = start().await;
+    let mut client = node.client().await;
+    for token in [ORDERS, &jwt_of("orders", Duration::from_secs(3_600))] {
+        client.publish(with(token, to("orders/1"))).await.unwrap();
+    }
+    let lines: Vec<Value> = written
+        .lines()
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let who: Vec<_> = lines.iter().map(|line| (&line["publisher"], &line["by"])).collect();
+    let name = json!("orders");
+    assert_eq!(who, [(&name, &json!("config")), (&name, &json!("issuer"))]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
     Node, Rates,
     double::TestJournal,
     to,
-    who::{BOSS, ORDERS, reason, some, with},
+    who::{BOSS, ORDERS, jwt_of, reason, some, with},
 };
 
 /// One event a second: who published many owes so many seconds.
@@ -47,13 +47,16 @@ async fn a_fan_out_counts_once_for_each_topic_and_each_publisher_has_its_own() {
         "{owed:?}"
     );
     client.publish(with(BOSS, fan_out(1))).await.unwrap();
+    // Who is called so by an issuer is somebody else.
+    let namesake = jwt_of("orders", Duration::from_secs(3_600));
+    client.publish(with(&namesake, fan_out(1))).await.unwrap();
     // What may not be published costs nothing.
     let forbidden = with(BOSS, to("user:7"));
     assert_eq!(
         client.publish(forbidden).await.unwrap_err().code(),
         Code::PermissionDenied
     );
-    assert_eq!(node.journal.appended(), 2);
+    assert_eq!(node.journal.appended(), 3);
 }
 
 #[tokio::test]

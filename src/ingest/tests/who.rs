@@ -47,9 +47,14 @@ pub(super) fn some() -> Auth {
 
 /// A token of `sub` "carol", id "c1", who may publish to `orders/*`, for so long.
 pub(super) fn jwt(lasts: Duration) -> String {
+    jwt_of("carol", lasts)
+}
+
+/// The same for somebody of this name.
+pub(super) fn jwt_of(name: &str, lasts: Duration) -> String {
     let now = UnixMillis::now().0 / 1_000;
     signed(&json!({
-        "aud": "tidings", "sub": "carol", "jti": "c1", "iat": now, "exp": now + lasts.as_secs(), "tidings": {"publish": ["orders/*"]},
+        "aud": "tidings", "sub": name, "jti": "c1", "iat": now, "exp": now + lasts.as_secs(), "tidings": {"publish": ["orders/*"]},
     }))
 }
 
