@@ -15,7 +15,10 @@ use std::{
 
 use axum::{Router, body::Body, middleware::map_request};
 use http::{Request, Response, StatusCode};
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tonic::{Code, Status, transport::server::TcpConnectInfo};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::debug;
@@ -29,6 +32,8 @@ use crate::{
 
 /// How many are told at the same time that their address has too much; more are closed at once.
 const TELLING: usize = 256;
+/// How many calls may be under way on one connection that everybody may make: who watches the health of all services needs fewer.
+const CALLS_OF_STRANGERS: usize = 32;
 /// How long one who is told so may stay.
 pub(super) const TOLD_WITHIN: Duration = Duration::from_secs(3);
 /// How long to wait before connecting again.
@@ -141,17 +146,36 @@ impl Guest {
             return Router::new().fallback(move |request: Request<Body>| async move { turned_away(over, &request) });
         }
         let (entrance, peer, port) = (Arc::clone(&self.entrance), self.client, self.port);
+        let strangers = Strangers::default();
         router.clone().layer(map_request(move |mut request: Request<Body>| {
             let client = entrance.proxies.of_request(peer, request.headers());
             let port = if client == peer { port } else { 0 };
             let extensions = request.extensions_mut();
             extensions.insert(client);
+            extensions.insert(strangers.clone());
             extensions.insert(TcpConnectInfo {
                 local_addr: None,
                 remote_addr: Some(SocketAddr::new(client.address(), port)),
             });
             async move { Ok::<_, Infallible>(request) }
         }))
+    }
+}
+
+/// Room on one connection for calls that everybody may make, and keep open.
+#[derive(Debug, Clone)]
+pub(super) struct Strangers(Arc<Semaphore>);
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(CALLS_OF_STRANGERS)))
+    }
+}
+
+impl Strangers {
+    /// A place for one more, given back when it is dropped; nothing if all are taken.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
     }
 }
 

@@ -12,6 +12,7 @@ use axum::{
     response::IntoResponse,
 };
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, codegen::Service, server::NamedService, service::Routes};
@@ -20,7 +21,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     connection::{Connection, HEAD_TIMEOUT, http},
-    entrance::Entrance,
+    entrance::{Entrance, Strangers},
 };
 use crate::{
     addresses::AddressLimits,
@@ -30,6 +31,8 @@ use crate::{
     tls::ServerTls,
 };
 
+/// Where everybody may ask for the health of services, and watch it.
+const HEALTH: &str = "/grpc.health.v1.Health/";
 /// The longest message of those that everybody may send, which ask for the health or the description of a service.
 const SHORT_MESSAGE: usize = 4 * 1024;
 /// How long to wait when accepting fails, as it does when there are no file descriptors left: they come back as connections end.
@@ -211,7 +214,21 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 /// Passes on calls that say what they are. tonic would read any body as a message: one that a browser sends for any page, as `text/plain`.
 async fn only_grpc(request: Request<Body>, next: Next) -> Response<Body> {
     if is_grpc(request.headers()) {
-        return next.run(request).await;
+        if !request.uri().path().starts_with(HEALTH) {
+            return next.run(request).await;
+        }
+        let room = request.extensions().get::<Strangers>().cloned().unwrap_or_default();
+        let Some(place) = room.place() else {
+            let problem = "this connection has as many calls about health under way as it may have";
+            return Status::resource_exhausted(problem).into_http();
+        };
+        let response = next.run(request).await;
+        return response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _held = &place;
+                frame
+            }))
+        });
     }
     let problem = Problem::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,

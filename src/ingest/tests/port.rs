@@ -31,6 +31,25 @@ fn health_of(service: &str) -> HealthCheckRequest {
 }
 
 #[tokio::test]
+async fn one_connection_watches_so_much_and_no_more() {
+    let node = Node::start(TestJournal::prompt()).await;
+    let mut health = HealthClient::new(channel(&node).await);
+    let mut watching = Vec::new();
+    let status = loop {
+        match health.watch(health_of("")).await {
+            Ok(watch) => watching.push(watch),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((status.code(), watching.len()), (Code::ResourceExhausted, 32));
+    let mut another = HealthClient::new(channel(&node).await);
+    another.check(health_of("")).await.unwrap();
+    // One that ends makes room.
+    watching.pop();
+    while health.check(health_of("")).await.is_err() {}
+}
+
+#[tokio::test]
 async fn health_is_told_and_its_watchers_do_not_hold_up_the_drain() {
     let node = Node::start(TestJournal::prompt()).await;
     let mut health = HealthClient::new(channel(&node).await);
