@@ -95,7 +95,7 @@ impl Issuer {
         let mut candidates = keys.candidates(id, token.header.algorithm);
         if candidates.any(|key| key.verifies(token.message.as_bytes(), token.signature)) {
             Signed::Yes
-        } else if !keys.knows(id) && self.keys.want(&keys, now) {
+        } else if !keys.has(id) && self.keys.want(&keys, now) {
             Signed::Pending
         } else {
             Signed::No

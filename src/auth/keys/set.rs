@@ -99,12 +99,9 @@ impl KeySet {
             .filter(move |key| key.algorithm() == algorithm && (id.is_none() || key.id().is_none() || key.id() == id))
     }
 
-    /// Whether a token that names this key may be verified by those there are, whatever comes of it.
-    pub(crate) fn knows(&self, id: Option<&str>) -> bool {
-        match id {
-            Some(_) => self.keys.iter().any(|key| key.id().is_none() || key.id() == id),
-            None => !self.keys.is_empty(),
-        }
+    /// Whether the very key is here that a token names: then no other has signed it. One that names none, or keys without names, leave that open.
+    pub(crate) fn has(&self, id: Option<&str>) -> bool {
+        id.is_some() && self.keys.iter().any(|key| key.id() == id)
     }
 
     /// Whether there are none.

@@ -181,4 +181,8 @@ fn a_key_that_is_not_there_yet_is_asked_for() {
     keys.replace(read.keys, at(11));
     assert_eq!(verdict(&token(Some("b")), at(12)), None);
     assert_eq!(verdict(&token(Some("a")), at(12)), Some(Denied::Untrusted));
+    // One that names no key may be of a key that has come since.
+    let nameless = ED.signing.mint(&claims(), None).expect("signed");
+    assert_eq!(verdict(&nameless, at(20)), Some(Denied::Untrusted));
+    assert!(pending(verdict(&nameless, at(21))));
 }
