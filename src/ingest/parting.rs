@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Parting<S> {
             let mut unread = ReadBuf::new(&mut bytes);
             match Pin::new(&mut *stream).poll_read(cx, &mut unread) {
                 Poll::Ready(Ok(())) if !unread.filled().is_empty() => {
-                    *left = left.saturating_sub(unread.filled().len())
+                    *left = left.saturating_sub(unread.filled().len());
                 }
                 // The peer is done, or gone.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
