@@ -105,7 +105,11 @@ async fn over_grpc_it_is_a_message_and_a_status() {
     assert_eq!(status.get_error_details().error_info().unwrap().reason, "EXPIRED_TOKEN");
     loop {
         match client.subscribe(request()).await {
-            Ok(stream) => drop(stream),
+            Ok(stream) => {
+                // Served to its end: many at once would be over a limit.
+                let mut stream = stream.into_inner();
+                while let Ok(Some(_)) = guard(stream.message()).await {}
+            }
             Err(status) => {
                 assert_eq!(status.code(), Code::Unauthenticated);
                 assert_eq!(status.get_error_details().error_info().unwrap().reason, "EXPIRED_TOKEN");
