@@ -112,7 +112,8 @@ async fn let_in(
 async fn serve_plain(connection: Connection, stream: TcpStream, deadline: Instant) {
     // Too slow, gone, or broken: there is nobody to answer.
     let Ok(Ok((begin, is_http2))) = timeout_at(deadline, sniff(&stream)).await else {
-        return;
+        // Its share is given back before its peer can see that it is over, and come again.
+        return drop(connection);
     };
     let io = Io {
         stream: TokioIo::new(stream),
