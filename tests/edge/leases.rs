@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
-use tidings::{edge::Settings, hub::HubSettings};
 use tidings_proto::v1::{subscribe_request::Start, subscribe_response::Message};
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -11,7 +10,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     bearer::{Asked, HOUR, asking, bearer, options, short, token_with},
     client::{Client, Said, guard},
-    grpc, http2,
+    grpc, http2, slow,
     world::{Options, World, start, until_streams},
 };
 
@@ -211,33 +210,12 @@ async fn what_is_published_around_an_end_comes_once_and_in_order() {
     assert!(ends > 2, "{ends} ends");
 }
 
-const TINY: usize = 4_096;
-
+/// An edge that holds little for a slow reader, and asks who follows.
 fn narrow_edge() -> Options {
     Options {
-        workers: 1,
-        send_buffer: Some(TINY),
-        settings: Settings {
-            send_queue: 32 * 1024,
-            ..Settings::default()
-        },
-        hub: HubSettings {
-            tail_events: 8,
-            ..HubSettings::default()
-        },
-        ..options()
+        auth: options().auth,
+        ..slow::options()
     }
-}
-
-async fn narrow(edge: &tidings::edge::EdgeHandle, header: &str) -> Client {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(u32::try_from(TINY).unwrap()).unwrap();
-    let mut client = Client::on(guard(socket.connect(edge.address())).await.unwrap());
-    client
-        .request("GET", "/v1/events?since=earliest", &[("authorization", header)])
-        .await;
-    assert_eq!(client.head().await.status, 200);
-    client
 }
 
 /// A reader that reads nothing, with a full queue or in the middle of the log, keeps neither its stream nor its place.
@@ -253,7 +231,7 @@ async fn a_stuck_reader_is_cut_off_and_resumes_exactly() {
             publish();
         }
         let header = bearer(&short("7", BRIEF));
-        let mut stuck = narrow(&edge, &header).await;
+        let mut stuck = slow::narrow(&edge, "/v1/events?since=earliest", &[("authorization", &header)]).await;
         if is_live {
             world.publish("user:7", None, "first");
             assert_eq!(stuck.data().await.replace("first", ""), "");

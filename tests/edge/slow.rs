@@ -13,7 +13,8 @@ use crate::{
 
 const TINY: usize = 4_096;
 
-fn options() -> Options {
+/// What holds little for a slow reader.
+pub(crate) fn options() -> Options {
     Options {
         workers: 1,
         send_buffer: Some(TINY),
@@ -30,11 +31,11 @@ fn options() -> Options {
 }
 
 /// A client whose kernel takes little.
-async fn narrow(edge: &tidings::edge::EdgeHandle, uri: &str) -> Client {
+pub(crate) async fn narrow(edge: &tidings::edge::EdgeHandle, uri: &str, headers: &[(&str, &str)]) -> Client {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(u32::try_from(TINY).unwrap()).unwrap();
     let mut client = Client::on(guard(socket.connect(edge.address())).await.unwrap());
-    client.request("GET", uri, &[]).await;
+    client.request("GET", uri, headers).await;
     assert_eq!(client.head().await.status, 200);
     client
 }
@@ -44,7 +45,7 @@ async fn a_slow_reader_loses_nothing_and_costs_little() {
     const EVENTS: usize = 3_000;
     let world = World::new();
     let edge = start(&world, options());
-    let mut slow = narrow(&edge, "/v1/events?topic=a&since=earliest").await;
+    let mut slow = narrow(&edge, "/v1/events?topic=a&since=earliest", &[]).await;
     let mut quick = Client::follow(edge.address(), "/v1/events?topic=a&since=earliest").await;
     world.publish("a", None, "first");
     assert_eq!([slow.data().await, quick.data().await], ["first", "first"]);
@@ -74,7 +75,7 @@ async fn a_slow_reader_loses_nothing_and_costs_little() {
 async fn frames_are_never_torn() {
     let world = World::new();
     let edge = start(&world, options());
-    let client = narrow(&edge, "/v1/events?topic=a&since=earliest").await;
+    let client = narrow(&edge, "/v1/events?topic=a&since=earliest", &[]).await;
     let payloads: Vec<String> = (0_usize..200)
         .map(|number| {
             let size = [3, 700, 30_000, 120_000, 5_000][number % 5];
@@ -116,7 +117,7 @@ async fn frames_are_never_torn() {
 async fn a_stuck_reader_does_not_delay_the_others() {
     let world = World::new();
     let edge = start(&world, options());
-    let _stuck = narrow(&edge, "/v1/events?topic=a&since=earliest").await;
+    let _stuck = narrow(&edge, "/v1/events?topic=a&since=earliest", &[]).await;
     let mut quick = Client::follow(edge.address(), "/v1/events?topic=a&since=earliest").await;
     let payload = "y".repeat(50_000);
     for _ in 0..100 {
