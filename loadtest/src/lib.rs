@@ -9,18 +9,20 @@
 //! | [`publish`]  | appends per second with so many in flight, each durable before it is acknowledged |
 //! | [`interest`] | messages that each edge of a cluster hears, with streams at their owners or not   |
 //!
-//! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
+//! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`], [`kernel`] and [`watched`] (what the system says of it),
 //! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it), [`get`] (JSON over HTTP) and [`report`].
 
 pub mod chunked;
 pub mod get;
 pub mod hold;
 pub mod interest;
+pub mod kernel;
 pub mod latency;
 pub mod process;
 pub mod publish;
 pub mod report;
 pub mod stream;
 pub mod target;
+pub mod watched;
 
 pub use self::{report::Report, target::Node};

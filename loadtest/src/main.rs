@@ -1,8 +1,10 @@
 //! `tidings-loadtest SCENARIO`: measures a server from outside.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tidings_loadtest::{hold, interest, latency, process, publish, target};
+use tidings_loadtest::{hold, interest, latency, process, publish, report::Output, target};
 
 /// Measures a Tidings server from outside.
 #[derive(Debug, Parser)]
@@ -14,9 +16,8 @@ struct Arguments {
     #[command(flatten)]
     target: target::Options,
 
-    /// Print the report as one JSON object.
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,20 +33,21 @@ enum Scenario {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     process::raise_file_limit()?;
     let node = target::Node::reach(&arguments.target)?;
-    let report = match arguments.scenario {
+    let mut report = match arguments.scenario {
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,
         Scenario::Interest(options) => interest::run(&node, &options).await?,
         Scenario::Publish(options) => publish::run(&node, &options).await?,
     };
-    if arguments.json {
-        println!("{}", report.to_json());
+    arguments.output.write(&mut report)?;
+    // However fast it was: what was lost is lost.
+    Ok(if report.failed() {
+        ExitCode::FAILURE
     } else {
-        print!("{report}");
-    }
-    Ok(())
+        ExitCode::SUCCESS
+    })
 }
