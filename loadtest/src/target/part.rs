@@ -415,7 +415,7 @@ mod tests {
             .await
             .expect_err("it ends");
         assert!(error.to_string().contains("no disk"), "{error}");
-        let program = Program::new("nothing", Path::new("/nowhere"), dir.path(), |_| true);
+        let program = Program::new("nothing", Path::new("/nowhere"), dir.path(), |line| line == "ready");
         let error = Part::new(program.expect("a path"))
             .start()
             .await
