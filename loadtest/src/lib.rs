@@ -10,7 +10,8 @@
 //! | [`interest`] | messages that each edge of a cluster hears, with streams at their owners or not   |
 //!
 //! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
-//! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it), [`get`] (JSON over HTTP) and [`report`].
+//! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it), [`get`] (JSON over HTTP) and [`report`]. [`template`] tells
+//! how other servers are spoken to.
 
 pub mod chunked;
 pub mod get;
@@ -22,5 +23,6 @@ pub mod publish;
 pub mod report;
 pub mod stream;
 pub mod target;
+pub mod template;
 
 pub use self::{report::Report, target::Node};
