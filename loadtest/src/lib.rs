@@ -1,4 +1,4 @@
-//! A black-box load tester for Tidings: it knows the outside contract and nothing else.
+//! A black-box load tester for event-stream servers: it knows the outside contract of Tidings and nothing else.
 //!
 //! One file per scenario, each of which is a set of `Options`, a `run` against a [`Node`] and a [`Report`]:
 //!
@@ -10,19 +10,22 @@
 //! | [`interest`] | messages that each edge of a cluster hears, with streams at their owners or not   |
 //!
 //! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
-//! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it), [`get`] (JSON over HTTP) and [`report`]. [`template`] tells
-//! how other servers are spoken to.
+//! [`template`] (how a server is spoken to, ours or another), [`payload`] (what an event carries), [`wire`] (what comes out of a socket, taken
+//! apart) and [`report`].
 
-pub mod chunked;
-pub mod get;
 pub mod hold;
 pub mod interest;
 pub mod latency;
+pub mod payload;
 pub mod process;
 pub mod publish;
 pub mod report;
-pub mod stream;
 pub mod target;
 pub mod template;
+pub mod wire;
 
-pub use self::{report::Report, target::Node};
+pub use self::{
+    report::Report,
+    target::Node,
+    wire::{chunked, get, stream},
+};

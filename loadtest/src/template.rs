@@ -5,43 +5,13 @@
 
 mod text;
 
-use std::{fmt, fs, net::SocketAddr, path::Path, str::FromStr};
+use std::{fs, net::SocketAddr, path::Path};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use self::text::{Place, Spelling, Text};
-
-/// A topic, as payloads name it: `i5` is the inbox of user 5, `t3` a shared one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Topic {
-    /// The inbox of the user of this number.
-    Inbox(u64),
-    /// The shared topic of this number.
-    Shared(u64),
-}
-
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Inbox(user) => write!(f, "i{user}"),
-            Self::Shared(number) => write!(f, "t{number}"),
-        }
-    }
-}
-
-impl FromStr for Topic {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let number = |digits: &str| digits.parse().with_context(|| format!("{text:?} is no topic"));
-        match text.as_bytes().first() {
-            Some(b'i') => Ok(Self::Inbox(number(&text[1..])?)),
-            Some(b't') => Ok(Self::Shared(number(&text[1..])?)),
-            _ => bail!("{text:?} is no topic"),
-        }
-    }
-}
+use crate::payload::Key;
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,9 +245,9 @@ pub type Headers = std::collections::BTreeMap<String, Text>;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
     /// The user whose inbox is followed.
-    pub user: Option<u64>,
+    pub user: Option<u32>,
     /// The numbers of the shared topics that are followed.
-    pub shared: &'a [u64],
+    pub shared: &'a [u32],
     /// The bearer token.
     pub token: Option<&'a str>,
     /// The id of the last event that was seen.
@@ -340,8 +310,8 @@ impl Template {
 
     /// What the server calls a topic.
     #[must_use]
-    pub fn name(&self, topic: Topic) -> String {
-        self.names.of(topic)
+    pub fn name(&self, key: Key) -> String {
+        self.names.of(key)
     }
 
     /// The most topics that one stream can follow, the inbox among them.
@@ -384,12 +354,12 @@ impl Template {
             (Some(_), Some(_)) if topics.inbox_by_token => {}
             (Some(user), _) => {
                 let text = topics.inbox.as_ref().unwrap_or(&topics.each);
-                follow(text, &self.names.of(Topic::Inbox(user)));
+                follow(text, &self.names.of(Key::Inbox(user)));
             }
             (None, _) => {}
         }
         for &number in asked.shared {
-            follow(&topics.each, &self.names.of(Topic::Shared(number)));
+            follow(&topics.each, &self.names.of(Key::Shared(number)));
         }
         ensure!(
             count <= self.most_topics(),
@@ -422,10 +392,10 @@ impl Template {
 impl Names {
     /// What a topic is called.
     #[must_use]
-    pub fn of(&self, topic: Topic) -> String {
-        match topic {
-            Topic::Inbox(user) => format!("{}{user}", self.inbox),
-            Topic::Shared(number) => format!("{}{number}", self.shared),
+    pub fn of(&self, key: Key) -> String {
+        match key {
+            Key::Inbox(user) => format!("{}{user}", self.inbox),
+            Key::Shared(number) => format!("{}{number}", self.shared),
         }
     }
 }

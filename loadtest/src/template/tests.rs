@@ -30,7 +30,7 @@ fn tidings_is_asked_for_an_inbox_and_topics() {
     );
     let alone = Asked { shared: &[], ..known };
     assert!(asked(&tidings, &alone).starts_with("GET /v1/events HTTP/1.1\r\n"));
-    assert_eq!(tidings.name(Topic::Inbox(5)), "user:5");
+    assert_eq!(tidings.name(Key::Inbox(5)), "user:5");
 }
 
 #[test]
@@ -113,15 +113,5 @@ fn what_is_wrong_is_told() {
         assert!(tidings.contains(right), "{right}");
         let error = Template::parse(&tidings.replacen(right, instead, 1)).expect_err("wrong");
         assert!(format!("{error:#}").contains(told), "{error:#}");
-    }
-}
-
-#[test]
-fn topics_are_read_as_they_are_written() {
-    for topic in [Topic::Inbox(0), Topic::Shared(18_446_744_073_709_551_615)] {
-        assert_eq!(topic.to_string().parse::<Topic>().expect("a topic"), topic);
-    }
-    for wrong in ["", "i", "x1", "t-1"] {
-        wrong.parse::<Topic>().expect_err("no topic");
     }
 }
