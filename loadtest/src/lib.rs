@@ -12,6 +12,7 @@
 //! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
 //! [`payload`] (what an event carries), [`wire`] (what comes out of a socket, taken apart) and [`report`].
 
+pub mod fleet;
 pub mod hold;
 pub mod interest;
 pub mod latency;
@@ -19,7 +20,9 @@ pub mod payload;
 pub mod process;
 pub mod publish;
 pub mod report;
+pub mod swarm;
 pub mod target;
+pub mod template;
 pub mod wire;
 
 pub use self::{
