@@ -35,7 +35,7 @@ enum Scenario {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     process::raise_file_limit()?;
-    let node = target::Node::reach(&arguments.target)?;
+    let node = target::Node::reach(&arguments.target, &["**"])?;
     let report = match arguments.scenario {
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,
