@@ -10,7 +10,8 @@
 //! | [`interest`] | messages that each edge of a cluster hears, with streams at their owners or not   |
 //!
 //! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
-//! [`payload`] (what an event carries), [`wire`] (what comes out of a socket, taken apart) and [`report`].
+//! [`template`] (how a server is spoken to, ours or another), [`payload`] (what an event carries), [`wire`] (what comes out of a socket, taken
+//! apart) and [`report`].
 
 pub mod fleet;
 pub mod hold;
