@@ -23,8 +23,9 @@ use super::{
     stream::{Came, Said, State, Stream},
 };
 use crate::{
-    payload::{Payload, now},
+    payload::{Key, Payload, now},
     target::tokens::Signer,
+    template::Asked,
     wire::head::Head,
 };
 
@@ -322,16 +323,26 @@ impl<W: Write> Engine<W> {
 
     fn request(&self, index: u32, server: SocketAddr) -> Result<Vec<u8>> {
         let number = self.part.first + index;
-        let topics: Vec<String> = self.plan.topics(number).map(|key| self.plan.topic(key)).collect();
-        let user = self.plan.user(number);
-        let token = self.signer.as_ref().map(|signer| signer.user(&user)).transpose()?;
-        Ok(self.plan.template.request(
-            &server.to_string(),
-            &topics,
-            self.plan.follows.inbox.then_some(&*user),
-            token.as_deref(),
-            self.streams[index as usize].cursor.as_deref(),
-        ))
+        let mut shared = Vec::new();
+        let mut user = None;
+        for key in self.plan.follows.keys(number) {
+            match key {
+                Key::Inbox(inbox) => user = Some(inbox),
+                Key::Shared(topic) => shared.push(topic),
+            }
+        }
+        let signer = self.signer.as_ref();
+        let token = signer.map(|signer| signer.user(&number.to_string())).transpose()?;
+        let cursor = self.streams[index as usize].cursor.as_deref();
+        let asked = Asked {
+            user,
+            shared: &shared,
+            token: token.as_deref(),
+            last_event_id: cursor.map(str::as_bytes),
+        };
+        let mut request = Vec::with_capacity(512);
+        self.plan.template.ask(server, &asked, &mut request)?;
+        Ok(request)
     }
 
     fn refused(&mut self, index: u32, error: &std::io::Error) {

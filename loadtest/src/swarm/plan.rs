@@ -4,13 +4,11 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{payload::Key, target::tokens::Tokens, template::Template};
+use crate::{payload::Key, target::Tokens, template::Template};
 
 /// What the streams of a run are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
-    /// By which its users and topics differ from those of other runs against the same server.
-    pub run: String,
     /// Where streams are opened: stream `n` at `n mod` their number at first, anywhere when it comes back to one that is away.
     pub edges: Vec<SocketAddr>,
     /// How streams are asked for.
@@ -32,35 +30,14 @@ impl Plan {
     #[must_use]
     pub fn new(edges: Vec<SocketAddr>, follows: Follows) -> Self {
         Self {
-            run: format!("{:x}", std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis()),
             edges,
-            template: Template::default(),
+            template: Template::tidings(),
             follows,
             tokens: None,
             slow: None,
             comeback: Comeback::default(),
             strict: true,
         }
-    }
-
-    /// The user of a stream.
-    #[must_use]
-    pub fn user(&self, stream: u32) -> String {
-        format!("{}.{stream}", self.run)
-    }
-
-    /// The name of a topic.
-    #[must_use]
-    pub fn topic(&self, key: Key) -> String {
-        match key {
-            Key::Inbox(stream) => format!("user:{}", self.user(stream)),
-            Key::Shared(index) => format!("run/{}/{index}", self.run),
-        }
-    }
-
-    /// The topics of a stream, its inbox first.
-    pub fn topics(&self, stream: u32) -> impl Iterator<Item = Key> {
-        self.follows.keys(stream)
     }
 }
 
