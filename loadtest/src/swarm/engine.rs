@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     payload::{Key, Payload, now},
-    target::tokens::Signer,
+    target::tokens::{Signer, Tokens},
     template::Asked,
     wire::head::Head,
 };
@@ -101,7 +101,7 @@ struct Engine<W> {
 impl<W: Write> Engine<W> {
     fn new(plan: Plan, part: Part, poll: Poll, output: W) -> Self {
         Self {
-            signer: plan.tokens.as_ref().map(|tokens| tokens.signer()),
+            signer: plan.tokens.as_ref().map(Tokens::signer),
             check: Check::new(plan.follows.clone(), part.first, part.streams),
             plan,
             poll,
