@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
-    Node, process, publish,
+    Node, process, raw,
     report::Output,
-    scenario::{hold, interest, latency},
+    scenario::{hold, interest, latency, publish},
     swarm, target,
 };
 
@@ -33,6 +33,10 @@ enum Command {
     /// Holds streams as it is told over standard input: scenarios start this.
     #[command(hide = true)]
     Swarm,
+
+    /// The smallest server that there can be: scenarios start this.
+    #[command(hide = true)]
+    RawServer(raw::Options),
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +57,10 @@ fn main() -> Result<ExitCode> {
     match arguments.command {
         Command::Swarm => {
             swarm::run(std::io::stdin(), std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::RawServer(options) => {
+            raw::run(&options)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Scenario(scenario) => measure(scenario, &arguments.target, &arguments.output),

@@ -9,7 +9,6 @@
 mod grpc;
 mod http;
 mod queue;
-pub mod scenario;
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +32,6 @@ use tokio::{
 
 pub(crate) use self::grpc::{accepted, connect};
 use self::queue::Counts;
-pub use self::scenario::{Options, run};
 use crate::{
     payload::{Key, Payload, now},
     template::{Publish, Template},

@@ -3,3 +3,4 @@
 pub mod hold;
 pub mod interest;
 pub mod latency;
+pub mod publish;
