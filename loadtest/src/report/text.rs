@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use super::{Cell, Goal, Limit, Measure, Report, Table};
 
 impl fmt::Display for Report {
@@ -89,6 +91,19 @@ pub(super) fn number(value: f64) -> String {
         usize::from(value.abs() < 100.0)
     };
     format!("{value:.decimals$}")
+}
+
+/// A setting as one would type it.
+pub(super) fn setting(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.as_u64().map_or_else(|| number.to_string(), grouped),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Null => "–".to_owned(),
+        Value::Array(values) => values.iter().map(setting).collect::<Vec<_>>().join(", "),
+        Value::Object(_) => value.to_string(),
+    }
 }
 
 /// With a comma between thousands.
