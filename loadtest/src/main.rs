@@ -4,20 +4,38 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tidings_loadtest::{hold, interest, latency, process, publish, report::Output, target};
+use tidings_loadtest::{
+    Node, process, publish,
+    report::{Output, compare},
+    scenario::{hold, interest, latency},
+    swarm, target,
+};
 
 /// Measures a Tidings server from outside.
 #[derive(Debug, Parser)]
 #[command(name = "tidings-loadtest", version)]
 struct Arguments {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
 
     #[command(flatten)]
     target: target::Options,
 
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Scenario(Scenario),
+
+    /// Reports beside each other, or one once more: from what `--json=FILE` has written.
+    Compare(compare::Options),
+
+    /// Holds streams as it is told over standard input: scenarios start this.
+    #[command(hide = true)]
+    Swarm,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,18 +50,33 @@ enum Scenario {
     Publish(publish::Options),
 }
 
-#[tokio::main]
-async fn main() -> Result<ExitCode> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     process::raise_file_limit()?;
-    let node = target::Node::reach(&arguments.target, &["**"])?;
-    let mut report = match arguments.scenario {
+    match arguments.command {
+        Command::Swarm => {
+            swarm::run(std::io::stdin(), std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compare(options) => {
+            let mut report = compare::run(&options)?;
+            arguments.output.write(&mut report)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Scenario(scenario) => measure(scenario, &arguments.target, &arguments.output),
+    }
+}
+
+#[tokio::main]
+async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
+    let node = Node::reach(target, &["**"])?;
+    let mut report = match scenario {
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,
         Scenario::Interest(options) => interest::run(&node, &options).await?,
         Scenario::Publish(options) => publish::run(&node, &options).await?,
     };
-    arguments.output.write(&mut report)?;
+    output.write(&mut report)?;
     // However fast it was: what was lost is lost.
     Ok(if report.failed() {
         ExitCode::FAILURE

@@ -324,11 +324,11 @@ impl Template {
         }
     }
 
-    /// Adds to `into` the request that opens a stream.
+    /// Adds to `into` the request that opens a stream at this server.
     ///
     /// # Errors
     /// If one stream of this server cannot follow so many topics.
-    pub fn ask(&self, asked: &Asked<'_>, into: &mut Vec<u8>) -> Result<()> {
+    pub fn ask(&self, host: SocketAddr, asked: &Asked<'_>, into: &mut Vec<u8>) -> Result<()> {
         let Stream {
             method,
             path,
@@ -383,7 +383,7 @@ impl Template {
             into.pop();
         }
         into.extend_from_slice(b" HTTP/1.1\r\n");
-        add_headers(headers, self.server.streams, value, into);
+        add_headers(headers, host, value, into);
         into.extend_from_slice(b"\r\n");
         Ok(())
     }

@@ -275,7 +275,7 @@ mod tests {
         let report = report();
         assert_eq!(
             report.to_string(),
-            "hold: streams=1000 first=\"10\"\n  memory per stream          1536 bytes\n  idle                       0.25 % of a core\n"
+            "hold: streams=1000 first=\"10\"\n  memory per stream         1,536 bytes\n  idle                       0.25 % of a core\n"
         );
         let json = report.to_json();
         assert_eq!(json["settings"]["streams"], 1_000);
@@ -343,6 +343,7 @@ mod tests {
         let mut report = report();
         report.ledger(Ledger::default());
         report.goal("idle", 0.25, Limit::AtLeast(0.1), "% of a core");
+        report.window(1.0, 2.0);
         report.marker(1.5, "server killed");
         report.plot(
             Plot::new("Latency", "ms")

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Along, Cell, Goal, Ledger, Limit, Machine, Measure, Plot, Report, Table,
-    text::{grouped, number, setting},
+    text::{grouped, readable, setting},
 };
 
 const STYLE: &str = include_str!("page/style.css");
@@ -349,22 +349,6 @@ fn scale(plot: &Plot) -> (f64, &str) {
     }
     let values = plot.lines.iter().flat_map(|line| &line.points);
     scale::binary(values.map(|&(_, value)| value).fold(0.0, f64::max))
-}
-
-/// To three digits, or whole with a comma between thousands.
-fn readable(value: f64) -> String {
-    if !value.is_finite() {
-        return "–".to_owned();
-    }
-    match value.abs() {
-        many if many >= 100.0 => {
-            let sign = if value < 0.0 { "−" } else { "" };
-            format!("{sign}{}", grouped(many.round() as u64))
-        }
-        _ if value.fract() == 0.0 => format!("{value}"),
-        few if few < 0.1 => format!("{value:.3}"),
-        _ => number(value),
-    }
 }
 
 /// A value with its unit, in words.

@@ -2,7 +2,9 @@ use super::*;
 
 fn asked(template: &Template, asked: &Asked<'_>) -> String {
     let mut request = Vec::new();
-    template.ask(asked, &mut request).expect("can be asked");
+    template
+        .ask(template.server.streams, asked, &mut request)
+        .expect("can be asked");
     String::from_utf8(request).expect("text")
 }
 
@@ -80,7 +82,10 @@ fn one_topic_is_one_and_no_more() {
     };
     assert!(asked(&template, &one).starts_with("GET /sub/t3 HTTP/1.1\r\n"));
     let two = Asked { user: Some(1), ..one };
-    let error = template.ask(&two, &mut Vec::new()).expect_err("too many").to_string();
+    let error = template
+        .ask(template.server.streams, &two, &mut Vec::new())
+        .expect_err("too many")
+        .to_string();
     assert_eq!(error, "a stream of tidings follows 1 topics at most, not 2");
 }
 

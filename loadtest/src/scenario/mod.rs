@@ -1,0 +1,5 @@
+//! The scenarios: one file each, with `Options`, and a `run` that ends with a [`Report`](crate::Report).
+
+pub mod hold;
+pub mod interest;
+pub mod latency;
