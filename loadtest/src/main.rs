@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
     Node, process, raw,
-    report::Output,
+    report::{Output, compare},
     scenario::{hold, interest, latency, publish},
     swarm, target,
 };
@@ -29,6 +29,9 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Scenario(Scenario),
+
+    /// Reports beside each other, or one once more: from what `--json=FILE` has written.
+    Compare(compare::Options),
 
     /// Holds streams as it is told over standard input: scenarios start this.
     #[command(hide = true)]
@@ -61,6 +64,11 @@ fn main() -> Result<ExitCode> {
         }
         Command::RawServer(options) => {
             raw::run(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compare(options) => {
+            let mut report = compare::run(&options)?;
+            arguments.output.write(&mut report)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Scenario(scenario) => measure(scenario, &arguments.target, &arguments.output),
