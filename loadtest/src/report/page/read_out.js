@@ -1,7 +1,7 @@
 // Reads values out of the plot under the pointer; plots over time show the same moment.
 (() => {
   'use strict'
-  const measures = { linear: (value) => value, logarithmic: Math.log10, nines: (value) => -Math.log10(1 - value / 100) }
+  const measures = { linear: (value) => value, logarithmic: Math.log10, nines: (value) => -Math.log10(1 - Math.min(value, 99.999999) / 100) }
   const plots = JSON.parse(document.getElementById('plots').textContent)
 
   const drawings = [...document.querySelectorAll('svg[data-plot]')].map((svg) => {
