@@ -38,7 +38,7 @@
 
   /** The point of a line that is nearest to a place, unless that is far away. */
   const nearest = ({ place }, { points }, at) => {
-    let [best, distance] = [null, 0.02]
+    let [best, distance] = [null, 0.05]
     for (const point of points) {
       const away = Math.abs(place(point[0]) - at)
       if (away < distance) [best, distance] = [point, away]
