@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
-    Node, process, publish,
+    Node,
+    fleet::Host,
+    process, raw,
     report::{Output, compare},
-    scenario::{hold, interest, latency},
+    scenario::{fanout, hold, interest, latency, publish, rawlimit},
     swarm, target,
 };
 
@@ -36,10 +38,18 @@ enum Command {
     /// Holds streams as it is told over standard input: scenarios start this.
     #[command(hide = true)]
     Swarm,
+
+    /// The smallest server that there can be: scenarios start this.
+    #[command(hide = true)]
+    RawServer(raw::Options),
 }
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
+    /// One topic to many streams: what a delivery costs, and how long it takes.
+    Fanout(fanout::Options),
+    /// The same with the smallest server that there can be, and what share of it the server reaches.
+    Rawlimit(rawlimit::Options),
     /// Memory and processor time per idle stream.
     Hold(hold::Options),
     /// Time from publish to receive, at a given rate.
@@ -58,6 +68,10 @@ fn main() -> Result<ExitCode> {
             swarm::run(std::io::stdin(), std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::RawServer(options) => {
+            raw::run(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Compare(options) => {
             let mut report = compare::run(&options)?;
             arguments.output.write(&mut report)?;
@@ -70,7 +84,10 @@ fn main() -> Result<ExitCode> {
 #[tokio::main]
 async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
     let node = Node::reach(target, &["**"])?;
+    let host = Host::processes()?;
     let mut report = match scenario {
+        Scenario::Fanout(options) => fanout::run(&node, &host, &options).await?,
+        Scenario::Rawlimit(options) => rawlimit::run(&node, &host, &options).await?,
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,
         Scenario::Interest(options) => interest::run(&node, &options).await?,
