@@ -2,7 +2,7 @@
 
 use std::{
     io::{IsTerminal as _, stderr},
-    sync::Mutex,
+    sync::{LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,6 @@ const COUNTS: &str = "  {msg}";
 /// Tells what a run is doing, on standard error.
 #[derive(Debug)]
 pub struct Progress {
-    scenario: &'static str,
     /// None unless somebody looks.
     bars: Option<Bars>,
 }
@@ -39,11 +38,13 @@ struct Phase {
 }
 
 impl Progress {
-    /// Of a run of a scenario: with bars if standard error is a terminal.
+    /// The one of this process, which has one standard error: with bars if that is a terminal.
     #[must_use]
-    pub fn new(scenario: &'static str) -> Self {
-        let bars = stderr().is_terminal().then(|| Bars::new(MultiProgress::new()));
-        Self { scenario, bars }
+    pub fn here() -> &'static Self {
+        static HERE: LazyLock<Progress> = LazyLock::new(|| Progress {
+            bars: stderr().is_terminal().then(|| Bars::new(MultiProgress::new())),
+        });
+        &HERE
     }
 
     /// A phase begins that ends when so many of something are done: streams that are opened. 0 if that is not known.
@@ -64,7 +65,7 @@ impl Progress {
 
     fn begin(&self, what: &str, how_much: &str, of: u64, begin: Option<Instant>) {
         let Some(Bars { phase, .. }) = &self.bars else {
-            eprintln!("{}: {what}{how_much}", self.scenario);
+            eprintln!("{what}{how_much}");
             return;
         };
         let mut phase = phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -76,7 +77,7 @@ impl Progress {
             _ => style(COUNTED),
         });
         phase.bar.set_length(of.max(1));
-        phase.bar.set_message(format!("{}: {what}", self.scenario));
+        phase.bar.set_message(what.to_owned());
     }
 
     /// So many are done.
@@ -128,12 +129,6 @@ impl Bars {
             last: None,
         });
         Self { all, phase, counts }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.done();
     }
 }
 
@@ -198,19 +193,16 @@ mod tests {
         }
         let bars = Bars::new(MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
         let (bar, counts) = (bars.phase.lock().expect("whole").bar.clone(), bars.counts.clone());
-        let progress = Progress {
-            scenario: "hold",
-            bars: Some(bars),
-        };
+        let progress = Progress { bars: Some(bars) };
         progress.phase("connecting", 10);
         progress.at(5);
         assert_eq!(
             (bar.position(), bar.length(), bar.message()),
-            (5, Some(10), "hold: connecting".to_owned())
+            (5, Some(10), "connecting".to_owned())
         );
         progress.phase_for("holding", Duration::from_secs(1));
         progress.tell(&Counters::default(), &Ledger::default());
-        assert_eq!((bar.length(), bar.message()), (Some(1_000), "hold: holding".to_owned()));
+        assert_eq!((bar.length(), bar.message()), (Some(1_000), "holding".to_owned()));
         assert_eq!(counts.message(), "0 open");
     }
 }
