@@ -28,8 +28,8 @@ use crate::{
 /// A live stream's place in the table. Given out again, with another generation, after it is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
-    index: u32,
-    generation: u32,
+    pub(super) index: u32,
+    pub(super) generation: u32,
 }
 
 #[cfg(test)]
@@ -130,6 +130,14 @@ impl Streams {
         }
     }
 
+    /// The key of the stream that begins next.
+    pub(super) fn next_key(&self) -> Key {
+        Key {
+            index: u32::try_from(self.entries.vacant_key()).unwrap_or(u32::MAX),
+            generation: self.generation.wrapping_add(1),
+        }
+    }
+
     /// A stream begins.
     ///
     /// `is_revoked` is asked once the stream is in the table: what was taken back between the look at its token and now is found by that,
@@ -141,19 +149,15 @@ impl Streams {
         now: Now,
         is_revoked: impl Fn(&TokenFacts) -> bool,
     ) -> Key {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
+        let key = self.next_key();
+        self.generation = key.generation;
         let margin = terms.lease.as_ref().map(|lease| Margin::of(lease, now.wall));
-        let index = self.entries.insert(Entry {
+        self.entries.insert(Entry {
             carrier,
-            generation,
+            generation: key.generation,
             movable: terms.movable,
             lease: terms.lease,
         });
-        let key = Key {
-            index: u32::try_from(index).unwrap_or(u32::MAX),
-            generation,
-        };
         self.total.fetch_add(1, Ordering::Relaxed);
         let tick = now.tick;
         self.wheel.add(tick.after(HELD), Timer::Begin(key));
@@ -207,7 +211,7 @@ impl Streams {
 
     /// A stream is over. It counts until its carrier, and with it its permits, is dropped, if this table was the last to hold it.
     pub(super) fn leave(&mut self, key: Key) {
-        if self.get(key).is_some() {
+        if self.carrier(key).is_some() {
             drop(self.entries.remove(key.index as usize));
             self.total.fetch_sub(1, Ordering::Relaxed);
         }
@@ -239,7 +243,7 @@ impl Streams {
 
     /// What is to be done to ask a stream to come back soon; nothing if it is over.
     pub(super) fn dismiss(&self, key: Key) -> Option<Due> {
-        let carrier = self.get(key)?;
+        let carrier = self.carrier(key)?;
         Some(Due::End(Rc::clone(carrier), End::because(Cause::Leave, self.retry)))
     }
 
@@ -248,11 +252,11 @@ impl Streams {
         let mut due = Vec::new();
         for timer in self.wheel.advance(now.tick) {
             match timer {
-                Timer::Begin(key) => due.extend(self.get(key).cloned().map(Due::Begin)),
+                Timer::Begin(key) => due.extend(self.carrier(key).cloned().map(Due::Begin)),
                 Timer::End(key) => due.extend(self.ended(key, End::later())),
                 Timer::Leave(key) => due.extend(self.dismiss(key)),
                 Timer::Heartbeat(key) => {
-                    let Some(carrier) = self.get(key) else { continue };
+                    let Some(carrier) = self.carrier(key) else { continue };
                     let next = carrier.last_sent().after(self.heartbeat);
                     if next > now.tick {
                         self.wheel.add(next, Timer::Heartbeat(key));
@@ -268,7 +272,7 @@ impl Streams {
                     self.wheel.add(now.tick.after(PARTING), Timer::Cut(key, Cause::Revoked));
                 }
                 Timer::Cut(key, cause) => {
-                    let carrier = self.get(key).cloned();
+                    let carrier = self.carrier(key).cloned();
                     due.extend(carrier.map(|carrier| Due::Abandon(carrier, End::because(cause, self.retry))));
                 }
             }
@@ -311,7 +315,8 @@ impl Streams {
         (entry.generation == key.generation).then_some(entry)
     }
 
-    fn get(&self, key: Key) -> Option<&Rc<dyn Carrier>> {
+    /// What carries a stream, if it is not over.
+    pub(super) fn carrier(&self, key: Key) -> Option<&Rc<dyn Carrier>> {
         self.entry(key).map(|entry| &entry.carrier)
     }
 
@@ -321,7 +326,7 @@ impl Streams {
     }
 
     fn ended(&self, key: Key, end: End) -> Option<Due> {
-        Some(Due::End(Rc::clone(self.get(key)?), end))
+        Some(Due::End(Rc::clone(self.carrier(key)?), end))
     }
 }
 

@@ -1,11 +1,11 @@
 //! Who follows what: followers, topics, and each one's place in the other.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{Outlet, Ticket};
+use super::{Delivery, Flow, Offer, Outlet, Ticket};
 use crate::{
     feed::Session,
     model::{Layout, Shard, Slot, Topic},
@@ -22,7 +22,7 @@ pub struct FollowerId {
 pub(super) struct Follower {
     generation: u32,
     pub(super) session: Session,
-    pub(super) outlet: Box<dyn Outlet>,
+    outlet: Rc<dyn Outlet>,
     /// Its topics, and its place among the followers of each.
     topics: Box<[Place]>,
     /// Its outlet refused something: nothing is offered until it has room.
@@ -33,12 +33,36 @@ pub(super) struct Follower {
     pub(super) stuck: Vec<(Shard, Ticket)>,
     /// It has been told that it is level.
     pub(super) told_level: bool,
+    /// Its outlet may hold something back, and is to be flushed.
+    holds: bool,
 }
 
 impl Follower {
     /// The shards that it goes on without.
     pub(super) fn stuck_shards(&self) -> SmallVec<[Shard; 4]> {
         self.stuck.iter().map(|&(shard, _)| shard).collect()
+    }
+
+    /// Offers it something. If more may follow, it is noted among those who are to be flushed.
+    pub(super) fn offer(
+        &mut self,
+        id: FollowerId,
+        delivery: &Delivery<'_>,
+        flow: Flow,
+        held: &mut Vec<FollowerId>,
+    ) -> Offer {
+        let offer = self.outlet.offer(delivery, flow);
+        if flow == Flow::More && offer == Offer::Taken && !self.holds {
+            self.holds = true;
+            held.push(id);
+        }
+        offer
+    }
+
+    /// Has it send what it holds back.
+    pub(super) fn flush(&mut self) {
+        self.holds = false;
+        self.outlet.flush();
     }
 
     pub(super) const fn is_live(&self) -> bool {
@@ -77,7 +101,7 @@ impl Followers {
         topics: &[Topic],
         layout: Layout,
         session: Session,
-        outlet: Box<dyn Outlet>,
+        outlet: Rc<dyn Outlet>,
     ) -> FollowerId {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.all.vacant_entry();
@@ -112,6 +136,7 @@ impl Followers {
             asking: None,
             stuck: Vec::new(),
             told_level: false,
+            holds: false,
         });
         id
     }

@@ -5,12 +5,15 @@ mod live;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use smallvec::SmallVec;
 
 use super::{
-    Answer, Effect, Follow, FollowerId, Outlet, Question, Start, Ticket,
+    Answer, Effect, Flow, Follow, FollowerId, Outlet, Question, Start, Ticket,
     followers::Followers,
     tail::{TailBounds, Tails},
 };
@@ -51,6 +54,9 @@ impl Default for HubSettings {
     }
 }
 
+/// So many places of those to be flushed are kept when there is nobody.
+const KEPT: usize = 1_024;
+
 /// Fans out to the followers of one worker. See the module's documentation.
 pub struct Hub {
     layout: Layout,
@@ -69,6 +75,10 @@ pub struct Hub {
     fills: HashMap<Slot, Ticket>,
     next_ticket: u64,
     effects: Vec<Effect>,
+    /// Whether more notices follow the one that is looked at.
+    flow: Flow,
+    /// Those whose outlets may hold something back.
+    held: Vec<FollowerId>,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +131,8 @@ impl Hub {
             fills: HashMap::new(),
             next_ticket: 0,
             effects: Vec::new(),
+            flow: Flow::Single,
+            held: Vec::new(),
         }
     }
 
@@ -130,7 +142,7 @@ impl Hub {
     }
 
     /// Takes on a follower.
-    pub fn attach(&mut self, follow: Follow, outlet: Box<dyn Outlet>) -> FollowerId {
+    pub fn attach(&mut self, follow: Follow, outlet: Rc<dyn Outlet>) -> FollowerId {
         let catch_up = match follow.start {
             Start::Now => CatchUp::after(Cursor::new()),
             Start::After(cursor) if self.could_issue(&cursor) && self.tells_of_any(&cursor, &follow.topics) => {
@@ -158,6 +170,7 @@ impl Hub {
             self.carry_out(out);
         }
         self.step(id);
+        self.flush();
         id
     }
 
@@ -238,11 +251,38 @@ impl Hub {
         if let Some(follower) = self.followers.get_mut(id) {
             follower.blocked = false;
             self.step(id);
+            self.flush();
         }
     }
 
     /// The bus says something.
     pub fn notice(&mut self, notice: &Notice) {
+        self.notices(std::slice::from_ref(notice));
+    }
+
+    /// The bus says several things: what an outlet gets of them it may send at once.
+    pub fn notices(&mut self, notices: &[Notice]) {
+        self.flow = if notices.len() > 1 { Flow::More } else { Flow::Single };
+        for notice in notices {
+            self.hear(notice);
+        }
+        self.flush();
+    }
+
+    /// Has everyone send what was held back because more was to follow.
+    fn flush(&mut self) {
+        // Who is flushed offers nothing, so nobody is added meanwhile; the memory is kept for the next time, unless it was for a crowd.
+        let mut held = std::mem::take(&mut self.held);
+        for id in held.drain(..) {
+            if let Some(follower) = self.followers.get_mut(id) {
+                follower.flush();
+            }
+        }
+        held.shrink_to(KEPT);
+        self.held = held;
+    }
+
+    fn hear(&mut self, notice: &Notice) {
         let mut out = Vec::new();
         match notice {
             Notice::Announcement(announcement) => self.feed.announce(announcement, &mut out),
@@ -255,6 +295,12 @@ impl Hub {
 
     /// The log answers. An answer that nobody waits for any more is dropped.
     pub fn answer(&mut self, ticket: Ticket, answer: &Answer) {
+        self.flow = Flow::More;
+        self.answered(ticket, answer);
+        self.flush();
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: &Answer) {
         let Some(asked) = self.questions.remove(&ticket) else {
             return;
         };
