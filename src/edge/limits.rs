@@ -56,9 +56,9 @@ pub struct Limits {
 /// What one user has.
 #[derive(Debug, Clone, Copy, Default)]
 struct Use {
-    streams: usize,
+    streams: u32,
     /// Those of them that catch up.
-    replays: usize,
+    replays: u32,
 }
 
 /// Which limit was reached.
@@ -167,15 +167,15 @@ impl Limits {
     pub(super) fn user(self: &Arc<Self>, user: &User, replays: bool) -> Result<UserPermit, Over> {
         let mut users = lock(&self.users);
         let had = users.get(user.inbox()).copied().unwrap_or_default();
-        if had.streams >= self.settings.connections_per_user {
+        if had.streams as usize >= self.settings.connections_per_user {
             return Err(Over::User);
         }
-        if replays && had.replays >= self.settings.replays_per_user {
+        if replays && had.replays as usize >= self.settings.replays_per_user {
             return Err(Over::Replays);
         }
         let has = users.entry(user.inbox().clone()).or_default();
         has.streams += 1;
-        has.replays += usize::from(replays);
+        has.replays += u32::from(replays);
         Ok(UserPermit {
             limits: Arc::clone(self),
             inbox: user.inbox().clone(),

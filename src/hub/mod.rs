@@ -10,7 +10,7 @@ mod tail;
 #[cfg(test)]
 mod world;
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{cell::OnceCell, num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 
@@ -146,7 +146,7 @@ pub enum Effect {
 
 /// Which question an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(u64);
+pub struct Ticket(NonZeroU64);
 
 /// A question for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

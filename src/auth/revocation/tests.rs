@@ -192,8 +192,8 @@ proptest! {
                 let before = |bound: UnixMillis| facts.issued_at.unwrap_or(UnixMillis(0)) < bound;
                 revocation.until > at
                     && match &revocation.target {
-                        Target::Token(token) => facts.id.as_ref() == Some(token),
-                        Target::User { subject, issued_before } => facts.subject.as_ref() == Some(subject) && before(*issued_before),
+                        Target::Token(token) => facts.id == Some(Digest::of(token)),
+                        Target::User { subject, issued_before } => facts.subject == Some(Digest::of(subject)) && before(*issued_before),
                         Target::All { issued_before } => before(*issued_before),
                     }
             };

@@ -1,7 +1,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::*;
-use crate::edge::carrier::Cause;
+use crate::{auth::Digest, edge::carrier::Cause};
 
 #[derive(Default)]
 struct Recorder {
@@ -282,7 +282,7 @@ fn the_revoked_end_within_a_second_and_the_others_stay() {
         };
         enter(&mut streams, recorder, terms, at(0));
     }
-    let is_revoked = |token: &TokenFacts| token.id.as_deref() == Some("bad");
+    let is_revoked = |token: &TokenFacts| token.id == Some(Digest::of("bad"));
     assert!(
         streams.revoked(Tick(0), is_revoked).is_empty(),
         "nothing was taken back"
@@ -311,7 +311,7 @@ fn one_that_was_revoked_on_its_way_ends_with_the_next_step() {
     let recorders = [Rc::new(Recorder::default())];
     let carrier = || Rc::clone(&recorders[0]) as Rc<dyn Carrier>;
     streams.enter(carrier(), lease(100, 200, "t"), at(7), |token| {
-        token.id.as_deref() == Some("t")
+        token.id == Some(Digest::of("t"))
     });
     // Whoever has no token is not asked about.
     streams.enter(Rc::new(Recorder::default()), Terms::default(), at(7), |_| {

@@ -7,6 +7,7 @@ mod tests;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    num::NonZeroU64,
     rc::Rc,
 };
 
@@ -14,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::{
     Answer, Effect, Flow, Follow, FollowerId, Outlet, Question, Start, Ticket,
-    followers::Followers,
+    followers::{Follower, Followers},
     tail::{TailBounds, Tails},
 };
 use crate::{
@@ -73,7 +74,7 @@ pub struct Hub {
     questions: HashMap<Ticket, Asked>,
     /// The question by which each slot is being filled. Answers to older ones are stale.
     fills: HashMap<Slot, Ticket>,
-    next_ticket: u64,
+    next_ticket: NonZeroU64,
     effects: Vec<Effect>,
     /// Whether more notices follow the one that is looked at.
     flow: Flow,
@@ -129,7 +130,7 @@ impl Hub {
             watching: HashMap::new(),
             questions: HashMap::new(),
             fills: HashMap::new(),
-            next_ticket: 0,
+            next_ticket: NonZeroU64::MIN,
             effects: Vec::new(),
             flow: Flow::Single,
             held: Vec::new(),
@@ -200,12 +201,7 @@ impl Hub {
             .followers
             .get(id)
             .into_iter()
-            .flat_map(|follower| {
-                follower
-                    .asking
-                    .into_iter()
-                    .chain(follower.stuck.iter().map(|(_, ticket)| *ticket))
-            })
+            .flat_map(Follower::questions)
             .collect();
         for ticket in asked {
             self.questions.remove(&ticket);
@@ -314,7 +310,7 @@ impl Hub {
                 return;
             };
             follower.asking.take_if(|out| *out == ticket);
-            follower.stuck.retain(|(_, out)| *out != ticket);
+            follower.unstick(ticket);
         }
         match (asked.asker, answer) {
             (asker, Answer::Failed(_)) => {
@@ -347,8 +343,8 @@ impl Hub {
     }
 
     fn ask(&mut self, asker: Asker, question: Question, attempt: u32) {
-        self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
+        self.next_ticket = self.next_ticket.saturating_add(1);
         match asker {
             Asker::Feed => {}
             Asker::Fill(slot) => {
@@ -358,7 +354,7 @@ impl Hub {
                 if let Some(follower) = self.followers.get_mut(id) {
                     // What was read in vain does not hold up what can be read.
                     if attempt > 0 && matches!(question, Question::Replay(_)) {
-                        follower.stuck.push((shard, ticket));
+                        follower.stick(shard, ticket);
                     } else {
                         follower.asking = Some(ticket);
                     }
