@@ -15,7 +15,7 @@ use slab::Slab;
 use super::{
     Settings,
     carrier::{Carrier, Cause, Due, End},
-    lease::{Margin, left, look_after},
+    lease::{LOOK_AGAIN, Margin, left, look_after},
     sweep::Sweep,
     wheel::{Tick, Wheel},
 };
@@ -69,8 +69,8 @@ enum Timer {
     Begin(Key),
     Heartbeat(Key),
     End(Key),
-    /// It is old.
-    Leave(Key),
+    /// It is old then: one that ends before leaves nothing behind for longer than it takes to look again.
+    Leave(Key, Tick),
     /// Its client is told that its lease ends.
     Notice(Key, Margin),
     /// Its lease ends.
@@ -163,7 +163,7 @@ impl Streams {
         self.wheel.add(tick.after(HELD), Timer::Begin(key));
         self.wheel.add(tick.after(self.heartbeat), Timer::Heartbeat(key));
         if terms.ages && !self.max_age.is_zero() {
-            self.wheel.add(tick.after(aged(self.max_age)), Timer::Leave(key));
+            self.age(key, tick.after(aged(self.max_age)), tick);
         }
         if let Some((from, until)) = self.ending {
             self.wheel.add(moment(from.max(tick), until), Timer::End(key));
@@ -254,7 +254,12 @@ impl Streams {
             match timer {
                 Timer::Begin(key) => due.extend(self.carrier(key).cloned().map(Due::Begin)),
                 Timer::End(key) => due.extend(self.ended(key, End::later())),
-                Timer::Leave(key) => due.extend(self.dismiss(key)),
+                Timer::Leave(key, old) if old > now.tick => {
+                    if self.entry(key).is_some() {
+                        self.age(key, old, now.tick);
+                    }
+                }
+                Timer::Leave(key, _) => due.extend(self.dismiss(key)),
                 Timer::Heartbeat(key) => {
                     let Some(carrier) = self.carrier(key) else { continue };
                     let next = carrier.last_sent().after(self.heartbeat);
@@ -278,6 +283,11 @@ impl Streams {
             }
         }
         due
+    }
+
+    /// Has it looked at when a stream is old, or else after a while.
+    fn age(&mut self, key: Key, old: Tick, now: Tick) {
+        self.wheel.add(old.min(now.after(LOOK_AGAIN)), Timer::Leave(key, old));
     }
 
     /// Tells a client that its lease ends, if it is time to.
