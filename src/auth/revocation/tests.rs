@@ -200,7 +200,7 @@ proptest! {
             prop_assert_eq!(revocations.covers(&facts, at), added.iter().any(|(revocation, _)| covers(revocation)));
         }
         let index = revocations.index.read().expect("not poisoned");
-        let counted = index.tokens.len() + index.all.0.len() + index.users.values().map(|bounds| bounds.0.len()).sum::<usize>();
+        let counted = index.tokens.len() + index.all.0.len() + index.users.values().map(|(_, bounds)| bounds.0.len()).sum::<usize>();
         prop_assert_eq!(index.count, counted);
     }
 
