@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
-    Node, process, raw,
+    Node,
+    fleet::Host,
+    process, raw,
     report::{Output, compare},
-    scenario::{hold, interest, latency, publish},
+    scenario::{fanout, hold, interest, latency, publish, rawlimit},
     swarm, target,
 };
 
@@ -44,6 +46,10 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
+    /// One topic to many streams: what a delivery costs, and how long it takes.
+    Fanout(fanout::Options),
+    /// The same with the smallest server that there can be, and what share of it the server reaches.
+    Rawlimit(rawlimit::Options),
     /// Memory and processor time per idle stream.
     Hold(hold::Options),
     /// Time from publish to receive, at a given rate.
@@ -78,7 +84,10 @@ fn main() -> Result<ExitCode> {
 #[tokio::main]
 async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
     let node = Node::reach(target, &["**"])?;
+    let host = Host::processes()?;
     let mut report = match scenario {
+        Scenario::Fanout(options) => fanout::run(&node, &host, &options).await?,
+        Scenario::Rawlimit(options) => rawlimit::run(&node, &host, &options).await?,
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,
         Scenario::Interest(options) => interest::run(&node, &options).await?,
