@@ -361,9 +361,9 @@ mod tests {
     #[test]
     fn answers_are_told_apart_however_they_are_framed() {
         let answers =
-            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 201 Created\r\n\
-            Transfer-Encoding: chunked\r\n\r\n2\r\nid\r\n0\r\n\r\n";
-        let expected = [(204, ""), (200, "ok"), (201, "id")];
+            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok\
+            HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nid\r\n0\r\n\r\n";
+        let expected = [(204, "", false), (200, "ok", true), (201, "id", false)];
         let mut rest = &answers[..];
         for expected in expected {
             let answer = Answer::parse(rest).expect("HTTP").expect("whole");
