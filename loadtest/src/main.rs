@@ -9,7 +9,7 @@ use tidings_loadtest::{
     fleet::Host,
     process, raw,
     report::{Output, compare},
-    scenario::{fanout, hold, interest, latency, publish, rawlimit},
+    scenario::{fanout, growth, hold, interest, latency, publish, rawlimit},
     swarm, target,
 };
 
@@ -49,7 +49,9 @@ enum Scenario {
     /// One topic to many streams: what a delivery costs, and how long it takes.
     Fanout(fanout::Options),
     /// The same with the smallest server that there can be, and what share of it the server reaches.
-    Rawlimit(rawlimit::Options),
+    Rawlimit(fanout::Options),
+    /// Whether a stream and a delivery cost the same, however many there are.
+    Growth(growth::Options),
     /// Memory and processor time per idle stream.
     Hold(hold::Options),
     /// Time from publish to receive, at a given rate.
@@ -87,6 +89,7 @@ async fn measure(scenario: Scenario, target: &target::Options, output: &Output) 
     let host = Host::processes()?;
     let mut report = match scenario {
         Scenario::Fanout(options) => fanout::run(&node, &host, &options).await?,
+        Scenario::Growth(options) => growth::run(&node, &host, &options).await?,
         Scenario::Rawlimit(options) => rawlimit::run(&node, &host, &options).await?,
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,

@@ -34,6 +34,7 @@ pub(crate) use self::grpc::{accepted, connect};
 use self::queue::Counts;
 use crate::{
     payload::{Key, Payload, now},
+    swarm::say::note,
     template::{Publish, Template},
 };
 
@@ -266,7 +267,7 @@ impl Shared {
         let (at, mut count) = (now(), 0);
         let mut times = Self::lock(&self.times);
         for event in events {
-            times.saturating_record(at.saturating_sub(event.due));
+            note(&mut times, at.saturating_sub(event.due), 1);
             count += 1;
         }
         drop(times);

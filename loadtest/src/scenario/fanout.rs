@@ -50,6 +50,11 @@ pub struct FanOut {
     run: Run,
     publisher: usize,
     streams: u32,
+    opening: u32,
+    /// What all streams that were open were to get.
+    due: u64,
+    /// Events that are counted there.
+    published: u64,
 }
 
 /// What was found at one rate.
@@ -71,16 +76,43 @@ impl FanOut {
     /// # Errors
     /// If the server cannot be reached, or a stream cannot be opened.
     pub async fn open(node: &Node, host: &Host, options: &Options) -> Result<Self> {
+        let mut fan_out = Self::start(node, host, options.streams, options.payload).await?;
+        fan_out.opening = options.opening;
+        fan_out.grow(options.streams).await?;
+        Ok(fan_out)
+    }
+
+    /// None is open yet of so many streams, and nothing published.
+    ///
+    /// # Errors
+    /// If the server cannot be reached.
+    pub async fn start(node: &Node, host: &Host, streams: u32, payload: usize) -> Result<Self> {
         let plan = plan(node, Follows::one_topic());
-        let mut run = Run::start(node, host, &plan, options.streams)?;
-        run.open(options.streams, options.opening).await?;
-        run.recorder.mark("open");
-        let publisher = run.publish(Publisher::start(node.to()?, What::of(TOPIC, options.payload)).await?);
+        let mut run = Run::start(node, host, &plan, streams)?;
+        let publisher = run.publish(Publisher::start(node.to()?, What::of(TOPIC, payload)).await?);
         Ok(Self {
             run,
             publisher,
-            streams: options.streams,
+            streams: 0,
+            opening: 256,
+            due: 0,
+            published: 0,
         })
+    }
+
+    /// Opens more streams, up to so many, which are to get what is published from then on.
+    ///
+    /// # Errors
+    /// If one cannot be opened.
+    pub async fn grow(&mut self, streams: u32) -> Result<()> {
+        self.settle().await?;
+        let published = self.run.publisher(self.publisher).tally().topics;
+        self.run
+            .open_after(&published.into_iter().collect(), streams, self.opening)
+            .await?;
+        self.streams = streams;
+        self.run.recorder.mark("open");
+        Ok(())
     }
 
     /// Publishes at a rate for so long, after a second in which nothing is measured.
@@ -109,8 +141,10 @@ impl FanOut {
     pub async fn settle(&mut self) -> Result<()> {
         self.run.publisher(self.publisher).settle().await?;
         let (published, _) = self.run.publisher(self.publisher).so_far();
+        self.due += (published - self.published) * u64::from(self.streams);
+        self.published = published;
         let end = tokio::time::Instant::now() + LAST;
-        while self.run.fleet.totals().events.delivered < published * u64::from(self.streams) {
+        while self.run.fleet.totals().events.delivered < self.due {
             ensure!(tokio::time::Instant::now() < end, "what was published does not arrive");
             self.run.watch(Duration::from_millis(250)).await?;
         }

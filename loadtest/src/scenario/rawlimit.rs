@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::fanout::{FanOut, Found, Options as FanOutOptions};
+use super::fanout::{FanOut, Found, Options};
 use crate::{
     Node, Report,
     fleet::Host,
@@ -16,20 +16,11 @@ use crate::{
     report::{Cell, Limit, Table},
 };
 
-/// What to fan out.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Options {
-    /// As `fanout` does.
-    #[command(flatten)]
-    pub fanout: FanOutOptions,
-}
-
 /// Measures both and compares.
 ///
 /// # Errors
 /// If the server cannot be reached or does not do as it should.
 pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> {
-    let Options { fanout: options } = options;
     let mut report = Report::new("rawlimit")
         .setting("streams", options.streams)
         .setting("payload", options.payload)

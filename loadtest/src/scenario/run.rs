@@ -51,14 +51,30 @@ impl Run {
     /// # Errors
     /// If they cannot be opened.
     pub async fn open(&mut self, streams: u32, at_a_time: u32) -> Result<()> {
-        let Self { fleet, recorder, .. } = self;
+        self.open_after(&Published::default(), streams, at_a_time).await
+    }
+
+    /// The same, after so much was published, and while nothing is: those that are opened are not to get it.
+    ///
+    /// # Errors
+    /// If they cannot be opened.
+    pub async fn open_after(&mut self, published: &Published, streams: u32, at_a_time: u32) -> Result<()> {
+        let Self {
+            fleet,
+            recorder,
+            publishers,
+            ..
+        } = self;
         let mut interval = tokio::time::interval(SAMPLE);
-        let opened = fleet.open(streams, at_a_time);
+        let opened = fleet.open_after(published, streams, at_a_time);
         tokio::pin!(opened);
         loop {
             tokio::select! {
                 opened = &mut opened => return opened,
-                _ = interval.tick() => recorder.sample(counters(&fleet.totals(), (0, 0)), &times()),
+                _ = interval.tick() => {
+                    let so_far = so_far(publishers);
+                    recorder.sample(counters(&fleet.totals(), so_far), &times());
+                }
             }
         }
     }

@@ -195,13 +195,18 @@ impl<W: Write> Engine<W> {
         match command {
             // It has its streams.
             Command::Hold(..) => {}
-            Command::Open { streams, at_a_time } => {
+            Command::Open {
+                streams,
+                at_a_time,
+                after,
+            } => {
                 self.at_a_time = at_a_time.max(1);
                 for index in 0..streams.min(self.part.streams) {
                     let stream = &mut self.streams[index as usize];
                     if stream.state == State::Unwanted {
                         stream.state = State::Away;
                         self.turn.push_back(index);
+                        self.check.begin(self.part.first + index, &after);
                     }
                 }
             }
