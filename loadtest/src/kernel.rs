@@ -9,10 +9,15 @@ use anyhow::{Context as _, Result};
 
 use crate::process::{field, kib};
 
+/// What a socket is to a process, in bytes (`sock_inode_cache` and `dentry`): counted as reclaimable, and yet there as long as the socket is.
+const SOCKET: u64 = 832 + 192;
+
 /// The kernel's memory, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kernel {
-    /// What is neither free nor a process's nor a file's: everything that the kernel keeps for itself, the following included.
+    /// What the kernel keeps for itself, the following included: whatever is neither free nor a process's nor a file's. What it remembers of
+    /// files only as long as there is room (the reclaimable slabs) is not in it, except for the sockets of this network namespace, which it cannot
+    /// forget.
     pub own: u64,
     /// Objects of a fixed size.
     pub slab: u64,
@@ -38,8 +43,8 @@ impl Kernel {
         let sockets = fs::read_to_string("/proc/net/sockstat").context("cannot read /proc/net/sockstat")?;
         let sockets6 = fs::read_to_string("/proc/net/sockstat6").unwrap_or_default();
         let page = rustix::param::page_size() as u64;
-        Self::parse(&memory, &sockets, &sockets6, page)
-            .context("/proc/meminfo or /proc/net/sockstat is not as expected")
+        let kernel = Self::parse(&memory, &sockets, &sockets6, page);
+        kernel.context("/proc/meminfo or /proc/net/sockstat is not as expected")
     }
 
     fn parse(memory: &str, sockets: &str, sockets6: &str, page: u64) -> Option<Self> {
@@ -49,11 +54,12 @@ impl Kernel {
             + bytes("Cached:")?
             + bytes("SwapCached:").unwrap_or_default()
             + bytes("AnonPages:")?
+            + bytes("SReclaimable:")?
             + bytes("Hugetlb:").unwrap_or_default();
         let tcp = field(sockets, "TCP:")?;
         let tcp6 = field(sockets6, "TCP6:").unwrap_or_default();
         Some(Self {
-            own: bytes("MemTotal:")?.saturating_sub(of_others),
+            own: bytes("MemTotal:")?.saturating_sub(of_others) + SOCKET * pair(field(sockets, "sockets:")?, "used")?,
             slab: bytes("Slab:")?,
             unreclaimable: bytes("SUnreclaim:")?,
             page_tables: bytes("PageTables:")?,
@@ -132,7 +138,7 @@ mod tests {
         let sockets = "sockets: used 18\nTCP: inuse 7 orphan 0 tw 3 alloc 9 mem 60\nUDP: inuse 0 mem 0\n";
         let kernel = Kernel::parse(memory, sockets, "TCP6: inuse 2\n", 4_096).expect("parses");
         let expected = Kernel {
-            own: 200 * 1_024,
+            own: 160 * 1_024 + 18 * 1_024,
             slab: 120 * 1_024,
             unreclaimable: 80 * 1_024,
             page_tables: 10 * 1_024,
