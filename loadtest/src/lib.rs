@@ -1,26 +1,39 @@
-//! A black-box load tester for Tidings: it knows the outside contract and nothing else.
+//! A black-box load tester for event-stream servers: it knows the outside contract of Tidings and nothing else.
 //!
-//! One file per scenario, each of which is a set of `Options`, a `run` against a [`Node`] and a [`Report`]:
+//! In the order in which a run meets them:
 //!
-//! | scenario     | what it measures                                                                  |
-//! |--------------|-----------------------------------------------------------------------------------|
-//! | [`hold`]     | memory and processor time of the server per idle stream                           |
-//! | [`latency`]  | time from publish to receive, at a given rate                                     |
-//! | [`publish`]  | appends per second with so many in flight, each durable before it is acknowledged |
-//! | [`interest`] | messages that each edge of a cluster hears, with streams at their owners or not   |
+//! | what | |
+//! |---|---|
+//! | [`scenario`] | what is done, and what is measured meanwhile |
+//! | [`target`] | the server: one that runs, one that is started for this, or a whole cluster |
+//! | [`template`] | how it is spoken to, ours or another |
+//! | [`fleet`] | the processes that hold the streams, and who commands them |
+//! | [`swarm`] | the lean client: thousands of streams in one process on one epoll, each event checked |
+//! | [`payload`] | what an event carries |
+//! | [`publish`] | publishers: over gRPC, or over HTTP by a template |
+//! | [`raw`] | the smallest server that there can be, to compare with |
+//! | [`process`], [`kernel`], [`watched`] | what the system says of memory and processor |
+//! | [`report`] | what came of it: ledger, figures, plots |
 //!
-//! Around them: [`target`] (the server: one that runs, or one that is started for this), [`process`] (what the system says of it),
-//! [`stream`] (an event-stream client that is strict with the server, with [`chunked`] below it), [`get`] (JSON over HTTP) and [`report`].
+//! [`wire`] takes apart what comes out of a socket.
 
-pub mod chunked;
-pub mod get;
-pub mod hold;
-pub mod interest;
-pub mod latency;
+pub mod fleet;
+pub mod kernel;
+pub mod payload;
 pub mod process;
 pub mod publish;
+pub mod raw;
 pub mod report;
-pub mod stream;
+pub mod scenario;
+pub mod swarm;
 pub mod target;
+pub mod template;
+pub mod watched;
+pub mod wire;
 
-pub use self::{report::Report, target::Node};
+pub use self::{
+    report::Report,
+    scenario::hold,
+    target::Node,
+    wire::{chunked, get, stream},
+};

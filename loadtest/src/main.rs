@@ -1,26 +1,57 @@
 //! `tidings-loadtest SCENARIO`: measures a server from outside.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tidings_loadtest::{hold, interest, latency, process, publish, target};
+use tidings_loadtest::{
+    Node,
+    fleet::Host,
+    process, raw,
+    report::{Output, compare},
+    scenario::{fanout, growth, hold, interest, latency, publish, rawlimit},
+    swarm, target,
+};
 
 /// Measures a Tidings server from outside.
 #[derive(Debug, Parser)]
 #[command(name = "tidings-loadtest", version)]
 struct Arguments {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
 
     #[command(flatten)]
     target: target::Options,
 
-    /// Print the report as one JSON object.
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Scenario(Scenario),
+
+    /// Reports beside each other, or one once more: from what `--json=FILE` has written.
+    Compare(compare::Options),
+
+    /// Holds streams as it is told over standard input: scenarios start this.
+    #[command(hide = true)]
+    Swarm,
+
+    /// The smallest server that there can be: scenarios start this.
+    #[command(hide = true)]
+    RawServer(raw::Options),
 }
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
+    /// One topic to many streams: what a delivery costs, and how long it takes.
+    Fanout(fanout::Options),
+    /// The same with the smallest server that there can be, and what share of it the server reaches.
+    Rawlimit(fanout::Options),
+    /// Whether a stream and a delivery cost the same, however many there are.
+    Growth(growth::Options),
     /// Memory and processor time per idle stream.
     Hold(hold::Options),
     /// Time from publish to receive, at a given rate.
@@ -31,21 +62,45 @@ enum Scenario {
     Publish(publish::Options),
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     process::raise_file_limit()?;
-    let node = target::Node::reach(&arguments.target)?;
-    let report = match arguments.scenario {
+    match arguments.command {
+        Command::Swarm => {
+            swarm::run(std::io::stdin(), std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::RawServer(options) => {
+            raw::run(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compare(options) => {
+            let mut report = compare::run(&options)?;
+            arguments.output.write(&mut report)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Scenario(scenario) => measure(scenario, &arguments.target, &arguments.output),
+    }
+}
+
+#[tokio::main]
+async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
+    let node = Node::reach(target, &["**"])?;
+    let host = Host::processes()?;
+    let mut report = match scenario {
+        Scenario::Fanout(options) => fanout::run(&node, &host, &options).await?,
+        Scenario::Growth(options) => growth::run(&node, &host, &options).await?,
+        Scenario::Rawlimit(options) => rawlimit::run(&node, &host, &options).await?,
         Scenario::Hold(options) => hold::run(&node, &options).await?,
         Scenario::Latency(options) => latency::run(&node, &options).await?,
         Scenario::Interest(options) => interest::run(&node, &options).await?,
         Scenario::Publish(options) => publish::run(&node, &options).await?,
     };
-    if arguments.json {
-        println!("{}", report.to_json());
+    output.write(&mut report)?;
+    // However fast it was: what was lost is lost.
+    Ok(if report.failed() {
+        ExitCode::FAILURE
     } else {
-        print!("{report}");
-    }
-    Ok(())
+        ExitCode::SUCCESS
+    })
 }

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::chunked::Chunks;
+use super::chunked::Chunks;
 
 /// A connection.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::chunked::Chunks;
+use super::chunked::Chunks;
 
 /// Connections from one address to another are told apart by 16 bits of port, of which not all can be had.
 const PER_SOURCE: usize = 16_384;

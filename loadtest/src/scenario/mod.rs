@@ -1,0 +1,10 @@
+//! The scenarios: one file each, with `Options`, and a `run` that ends with a [`Report`](crate::Report).
+
+pub mod fanout;
+pub mod growth;
+pub mod hold;
+pub mod interest;
+pub mod latency;
+pub mod publish;
+pub mod rawlimit;
+pub mod run;
