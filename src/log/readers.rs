@@ -163,7 +163,7 @@ mod tests {
         let answers: Vec<_> = (0..meeting)
             .map(|_| {
                 let met = Arc::clone(&met);
-                readers.read(move || drop(met.wait()))
+                readers.read(move || met.wait().is_leader())
             })
             .collect();
         for answer in answers {
