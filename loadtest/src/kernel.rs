@@ -15,10 +15,11 @@ const SOCKET: u64 = 832 + 192;
 /// The kernel's memory, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kernel {
-    /// What the kernel keeps for itself, the following included: whatever is neither free nor a process's nor a file's. What it remembers of
-    /// files only as long as there is room (the reclaimable slabs) is not in it, except for the sockets of this network namespace, which it cannot
-    /// forget.
+    /// What the kernel keeps for itself: slabs that it cannot give back, sockets, what connections have in their queues, page tables and stacks.
+    /// What it remembers of files only as long as there is room is not in it. Of what is queued, the part that is in slabs counts twice.
     pub own: u64,
+    /// What could be had by one who asked for it: free memory, and what is kept only as long as there is room.
+    pub available: u64,
     /// Objects of a fixed size.
     pub slab: u64,
     /// Of these, what it cannot give back when memory runs out.
@@ -49,21 +50,19 @@ impl Kernel {
 
     fn parse(memory: &str, sockets: &str, sockets6: &str, page: u64) -> Option<Self> {
         let bytes = |name| Some(kib(memory, name)? * 1_024);
-        let of_others = bytes("MemFree:")?
-            + bytes("Buffers:")?
-            + bytes("Cached:")?
-            + bytes("SwapCached:").unwrap_or_default()
-            + bytes("AnonPages:")?
-            + bytes("SReclaimable:")?
-            + bytes("Hugetlb:").unwrap_or_default();
         let tcp = field(sockets, "TCP:")?;
         let tcp6 = field(sockets6, "TCP6:").unwrap_or_default();
+        let unreclaimable = bytes("SUnreclaim:")?;
+        let page_tables = bytes("PageTables:")?;
+        let tcp_buffers = pair(tcp, "mem")? * page;
+        let used = SOCKET * pair(field(sockets, "sockets:")?, "used")?;
         Some(Self {
-            own: bytes("MemTotal:")?.saturating_sub(of_others) + SOCKET * pair(field(sockets, "sockets:")?, "used")?,
+            own: unreclaimable + used + tcp_buffers + page_tables + bytes("KernelStack:")?,
+            available: bytes("MemAvailable:")?,
             slab: bytes("Slab:")?,
-            unreclaimable: bytes("SUnreclaim:")?,
-            page_tables: bytes("PageTables:")?,
-            tcp_buffers: pair(tcp, "mem")? * page,
+            unreclaimable,
+            page_tables,
+            tcp_buffers,
             tcp_sockets: pair(tcp, "inuse")? + pair(tcp6, "inuse").unwrap_or_default(),
             time_wait: pair(tcp, "tw")?,
         })
@@ -132,13 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_keeps_is_what_nobody_else_has() {
-        let memory = "MemTotal: 1000 kB\nMemFree: 300 kB\nBuffers: 50 kB\nCached: 200 kB\nSwapCached: 0 kB\nAnonPages: 250 kB\n\
+    fn what_the_kernel_keeps_is_what_it_cannot_give_back() {
+        let memory = "MemTotal: 1000 kB\nMemFree: 300 kB\nMemAvailable: 500 kB\nKernelStack: 5 kB\n\
                       Slab: 120 kB\nSReclaimable: 40 kB\nSUnreclaim: 80 kB\nPageTables: 10 kB\n";
         let sockets = "sockets: used 18\nTCP: inuse 7 orphan 0 tw 3 alloc 9 mem 60\nUDP: inuse 0 mem 0\n";
         let kernel = Kernel::parse(memory, sockets, "TCP6: inuse 2\n", 4_096).expect("parses");
         let expected = Kernel {
-            own: 160 * 1_024 + 18 * 1_024,
+            own: (80 + 18 + 240 + 10 + 5) * 1_024,
+            available: 500 * 1_024,
             slab: 120 * 1_024,
             unreclaimable: 80 * 1_024,
             page_tables: 10 * 1_024,
