@@ -135,11 +135,9 @@ pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> 
     run.recorder.measured();
     let idle = run.recorder.summary();
     let open = run.fleet.totals().open;
-    ensure!(
-        open == u64::from(streams),
-        "{} streams ended by themselves",
-        u64::from(streams) - open
-    );
+    if open != u64::from(streams) {
+        report.fail(format!("{} streams ended by themselves", u64::from(streams) - open));
+    }
     let after = Reading::take(node, &run)?;
     per_stream(&mut report, empty, &readings, after);
     if let Some(server) = idle.part("server") {
