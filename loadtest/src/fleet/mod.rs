@@ -369,4 +369,37 @@ mod tests {
             assert!(shared.windows(2).all(|two| two[0].source != two[1].source));
         }
     }
+
+    /// A server that answers each request with a stream of one event, and closes it together with that.
+    fn hasty(listener: &std::net::TcpListener) -> std::io::Result<()> {
+        const EVENT: &str = "data: ~t0 1 1 ~\n\n";
+        loop {
+            let (mut socket, _) = listener.accept()?;
+            let _ = std::io::Read::read(&mut socket, &mut [0; 4_096])?;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let answer = format!("{head}{:x}\r\n{EVENT}\r\n", EVENT.len());
+            std::io::Write::write_all(&mut socket, answer.as_bytes())?;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_comes_together_with_an_event_is_seen() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut plan = Plan::new(vec![listener.local_addr().expect("bound")], Follows::one_topic());
+        plan.comeback.within = Duration::ZERO;
+        std::thread::spawn(move || hasty(&listener));
+        let fleet = Fleet::start(&Host::Threads(1), &plan, 4).expect("started");
+        // It is told to open them; that all are open at a time is left to chance.
+        let _ = tokio::time::timeout(Duration::ZERO, fleet.open(4, 4)).await;
+        let again = tokio::time::timeout(Duration::from_secs(60), async {
+            // One that misses an end stays away for good.
+            while fleet.totals().streams.reopened < 400 {
+                fleet.heard().await?;
+            }
+            anyhow::Ok(())
+        });
+        again.await.expect("they come back again and again").expect("at work");
+        let totals = fleet.close().await.expect("closed");
+        assert!(totals.events.duplicated >= 396, "{totals:?}");
+    }
 }

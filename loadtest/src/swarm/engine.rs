@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
+use nix::sys::socket::{setsockopt, sockopt};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -153,7 +154,7 @@ impl<W: Write> Engine<W> {
                     self.writable(index);
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.readable(index);
+                    self.readable(index, event.is_read_closed() || event.is_error());
                 }
             }
             loop {
@@ -228,7 +229,7 @@ impl<W: Write> Engine<W> {
             Command::Close => {
                 for index in 0..self.part.streams {
                     // Whatever still comes is read first: what was delivered counts.
-                    self.readable(index);
+                    self.readable(index, true);
                     self.close(index, How::Goodbye);
                 }
                 return false;
@@ -359,40 +360,53 @@ impl<W: Write> Engine<W> {
         self.lost(index, error);
     }
 
-    fn readable(&mut self, index: u32) {
+    /// There is something to read; with `ends` the end too, of which nothing more will be told.
+    fn readable(&mut self, index: u32, ends: bool) {
         let is_open = self.streams[index as usize].state == State::Open;
-        if !(is_open && self.is_slow(index)) {
-            while self.read(index, BUFFER) {}
+        if is_open && self.is_slow(index) {
+            return;
+        }
+        loop {
+            match self.read(index, BUFFER) {
+                Took::All => {}
+                // What the socket did not fill the buffer with it does not have yet: it tells when there is more.
+                Took::Part if ends => {}
+                Took::Part | Took::Nothing => return,
+            }
         }
     }
 
-    /// Reads so much; tells whether there may be more.
-    fn read(&mut self, index: u32, bytes: usize) -> bool {
+    /// Reads so much.
+    fn read(&mut self, index: u32, bytes: usize) -> Took {
         let stream = &mut self.streams[index as usize];
         let (State::Asked | State::Open, Some(socket)) = (stream.state, &mut stream.socket) else {
-            return false;
+            return Took::Nothing;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = socket.read(&mut buffer[..bytes]);
-        let more = match read {
+        let took = match read {
             Ok(0) => {
                 self.ended(index);
-                false
+                Took::Nothing
             }
             Ok(read) => {
                 self.seen.bytes += read as u64;
-                self.came(index, &buffer[..read]) && read == bytes
+                match self.came(index, &buffer[..read]) {
+                    true if read == bytes => Took::All,
+                    true => Took::Part,
+                    false => Took::Nothing,
+                }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => true,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Took::Nothing,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Took::All,
             Err(error) => {
                 self.seen.broken += 1;
                 self.lost(index, &error);
-                false
+                Took::Nothing
             }
         };
         self.buffer = buffer;
-        more
+        took
     }
 
     /// Takes apart what came; tells whether the stream is still there.
@@ -566,6 +580,17 @@ impl<W: Write> Engine<W> {
     }
 }
 
+/// What came of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Took {
+    /// As much as there was room for.
+    All,
+    /// Less than there was room for.
+    Part,
+    /// Nothing, for now or for good.
+    Nothing,
+}
+
 /// Begins a connection. One to the loopback comes from the address of this process.
 fn dial(server: SocketAddr, source: std::net::Ipv4Addr, is_slow: bool) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
@@ -573,6 +598,9 @@ fn dial(server: SocketAddr, source: std::net::Ipv4Addr, is_slow: bool) -> std::i
     if server.is_ipv4() && server.ip().is_loopback() {
         // The ports of connections that are over may be taken again.
         socket.set_reuse_address(true)?;
+        // The port is chosen when it connects, when it is known to whom: that is a look-up, where a port that nobody else of this address has
+        // is a search, and a long one when most of them are taken.
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
     if is_slow {
