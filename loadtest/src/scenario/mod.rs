@@ -3,8 +3,10 @@
 pub mod fanout;
 pub mod growth;
 pub mod hold;
+pub mod inboxes;
 pub mod interest;
 pub mod latency;
+pub mod mixed;
 pub mod publish;
 pub mod rawlimit;
 pub mod run;

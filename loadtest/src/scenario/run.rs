@@ -9,7 +9,7 @@ use crate::{
     Node, Report,
     fleet::{Fleet, Follows, Host, Interval, Plan, Published, Totals},
     publish::{Publisher, Times, times},
-    report::{Counters, Ledger, Recorder},
+    report::{Counters, Ledger, Progress, Recorder},
     template::Template,
 };
 
@@ -29,7 +29,7 @@ pub struct Run {
 
 impl Run {
     /// Starts what holds so many streams; none is open yet. The server's memory and processor time are watched, as the part `server`, if its
-    /// process is known; those of the processes that hold the streams are the part `clients`.
+    /// process is known; those of the processes that hold the streams are the part `clients`, and memory that is the kernel's own `kernel`.
     ///
     /// # Errors
     /// If a process cannot be started.
@@ -38,6 +38,7 @@ impl Run {
         recorder.watch("server", node.processes());
         let fleet = Fleet::start(host, plan, streams)?;
         recorder.watch("clients", fleet.processes());
+        recorder.watch_kernel();
         Ok(Self {
             fleet,
             recorder,
@@ -65,6 +66,8 @@ impl Run {
             publishers,
             ..
         } = self;
+        let progress = Progress::here();
+        progress.phase("connecting", streams.into());
         let mut interval = tokio::time::interval(SAMPLE);
         let opened = fleet.open_after(published, streams, at_a_time);
         tokio::pin!(opened);
@@ -72,8 +75,9 @@ impl Run {
             tokio::select! {
                 opened = &mut opened => return opened,
                 _ = interval.tick() => {
-                    let so_far = so_far(publishers);
-                    recorder.sample(counters(&fleet.totals(), so_far), &times());
+                    let totals = fleet.totals();
+                    progress.at(totals.open);
+                    recorder.sample(tell(&totals, so_far(publishers)), &times());
                 }
             }
         }
@@ -113,7 +117,7 @@ impl Run {
             self.recorder.acknowledged(&publisher.interval());
         }
         let interval = self.fleet.interval();
-        let counters = counters(&self.fleet.totals(), so_far(&self.publishers));
+        let counters = tell(&self.fleet.totals(), so_far(&self.publishers));
         self.recorder.sample(counters, &interval.latency);
         self.since.opened_in += interval.opened_in;
         Ok(())
@@ -131,6 +135,7 @@ impl Run {
     /// # Errors
     /// If an event was not acknowledged, or a process that holds streams has failed.
     pub async fn finish(mut self, within: Duration, report: &mut Report) -> Result<Totals> {
+        Progress::here().phase("settling", 0);
         let (mut published, mut acknowledged) = (Published::default(), 0);
         for publisher in std::mem::take(&mut self.publishers) {
             self.recorder.acknowledged(&publisher.interval());
@@ -187,6 +192,13 @@ fn so_far(publishers: &[Publisher]) -> (u64, u64) {
         .fold((0, 0), |(published, acknowledged), own| {
             (published + own.0, acknowledged + own.1)
         })
+}
+
+/// What is to be noted of a sample, told on a terminal on the way.
+fn tell(totals: &Totals, so_far: (u64, u64)) -> Counters {
+    let counters = counters(totals, so_far);
+    Progress::here().tell(&counters, &totals.ledger(so_far.0, so_far.1));
+    counters
 }
 
 fn counters(totals: &Totals, (published, acknowledged): (u64, u64)) -> Counters {
