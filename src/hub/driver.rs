@@ -29,6 +29,8 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Notices taken from the bus, and delivered, at once.
 const BURST: usize = 64;
+/// So many things are looked at before others on this thread have their turn.
+const TURNS: usize = 32;
 
 /// A hub and what drives it. Lives on one worker's thread; cheap to clone there.
 #[derive(Clone)]
@@ -98,8 +100,13 @@ impl Driver {
     pub async fn run(mut self) {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = 0;
         loop {
             self.carry_out();
+            turns = (turns + 1) % TURNS;
+            if turns == 0 {
+                tokio::task::yield_now().await;
+            }
             tokio::select! {
                 notice = self.line.next() => {
                     let Some(notice) = notice else {
