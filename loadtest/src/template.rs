@@ -261,6 +261,12 @@ impl Template {
         Self::parse(include_str!("../peers/tidings.toml")).expect("the template that is built in is one")
     }
 
+    /// The smallest server that there can be: see [`raw`](crate::raw).
+    #[must_use]
+    pub fn raw() -> Self {
+        Self::parse(include_str!("../peers/raw.toml")).expect("the template that is built in is one")
+    }
+
     /// Reads the template of a file.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::{
     part::{Part, Port, Program},
     tokens::Tokens,
 };
+use crate::{publish::To, template::Template};
 
 /// Which server.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,29 +34,23 @@ pub struct Options {
     #[arg(long, global = true, requires = "serve")]
     pub auth: bool,
 
-    /// The addresses for streams of a server that runs, or of a cluster's edges: streams are spread over them.
-    #[arg(
-        long,
-        value_name = "ADDR[,ADDR]",
-        global = true,
-        value_delimiter = ',',
-        default_value = "127.0.0.1:8080"
-    )]
+    /// How a server that runs is spoken to, if it is not Tidings: a template such as those in loadtest/peers.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "serve")]
+    pub template: Option<PathBuf>,
+
+    /// The addresses for streams of a server that runs, or of a cluster's edges: streams are spread over them. By default the template's,
+    /// which for Tidings is 127.0.0.1:8080.
+    #[arg(long, value_name = "ADDR[,ADDR]", global = true, value_delimiter = ',')]
     pub http: Vec<SocketAddr>,
 
-    /// The addresses for publishing of a server that runs, or of a cluster's ingest nodes: connections are spread over them.
-    #[arg(
-        long,
-        value_name = "ADDR[,ADDR]",
-        global = true,
-        value_delimiter = ',',
-        default_value = "127.0.0.1:50051"
-    )]
+    /// The addresses for publishing of a server that runs, or of a cluster's ingest nodes: connections are spread over them. By default
+    /// the template's, which for Tidings is 127.0.0.1:50051.
+    #[arg(long, value_name = "ADDR[,ADDR]", global = true, value_delimiter = ',')]
     pub grpc: Vec<SocketAddr>,
 
-    /// The process of a server that runs: without it, nothing is said of memory.
-    #[arg(long, global = true)]
-    pub pid: Option<u32>,
+    /// The processes of a server that runs: without them, nothing is said of memory.
+    #[arg(long, value_name = "PID[,PID]", global = true, value_delimiter = ',')]
+    pub pid: Vec<u32>,
 
     /// The file with the secret (HS256) of an issuer that a server which runs knows: tokens for streams and publisher are signed with it.
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "serve")]
@@ -80,6 +75,10 @@ pub struct Node {
     pub grpc: Vec<SocketAddr>,
     /// Its process, if known.
     pub pid: Option<u32>,
+    /// Further processes of it.
+    pub others: Vec<u32>,
+    /// How it is spoken to.
+    pub template: Template,
     /// What streams and publishers show, if they are asked who they are.
     pub tokens: Option<Tokens>,
     started: Option<Started>,
@@ -134,6 +133,8 @@ impl Setup {
             http: vec![http],
             grpc: vec![grpc],
             pid: part.pid(),
+            others: Vec::new(),
+            template: Template::tidings(),
             tokens: self.tokens.clone(),
             started: Some(Started {
                 part,
@@ -166,22 +167,59 @@ impl Node {
             }
             None => None,
         };
+        let template = match &options.template {
+            Some(file) => Template::read(file)?,
+            None => Template::tidings(),
+        };
+        let addresses = |told: &[SocketAddr], usual| if told.is_empty() { vec![usual] } else { told.to_vec() };
         Ok(Self {
-            pid: options.pid,
-            ..Self::at(options.http.clone(), options.grpc.clone(), tokens)
+            pid: options.pid.first().copied(),
+            others: options.pid.iter().skip(1).copied().collect(),
+            ..Self::at(
+                addresses(&options.http, template.server.streams),
+                addresses(&options.grpc, template.server.publish),
+                tokens,
+            )
+            .speaking(template)
         })
     }
 
     /// One that runs, or several: with at least one address for each purpose.
     #[must_use]
-    pub const fn at(http: Vec<SocketAddr>, grpc: Vec<SocketAddr>, tokens: Option<Tokens>) -> Self {
+    pub fn at(http: Vec<SocketAddr>, grpc: Vec<SocketAddr>, tokens: Option<Tokens>) -> Self {
         Self {
             http,
             grpc,
             pid: None,
+            others: Vec::new(),
+            template: Template::tidings(),
             tokens,
             started: None,
         }
+    }
+
+    /// The same, spoken to in another way.
+    #[must_use]
+    pub fn speaking(mut self, template: Template) -> Self {
+        self.template = template;
+        self
+    }
+
+    /// All its processes; none if they are not known.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        self.pid.iter().chain(&self.others).copied().collect()
+    }
+
+    /// Where and how to publish to it.
+    ///
+    /// # Errors
+    /// If the publisher's token cannot be signed.
+    pub fn to(&self) -> Result<To> {
+        Ok(To {
+            token: self.publisher_token()?,
+            ..To::by(self.template.clone(), self.grpc.clone())
+        })
     }
 
     /// Starts a server on free ports of the loopback, with its data in a temporary directory unless told otherwise. The settings are variables of
