@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
-    Node, process, publish,
+    Node,
+    fleet::Host,
+    process, publish,
     report::Output,
-    scenario::{hold, interest, latency},
+    scenario::{growth, hold, interest, latency, million, resume, rolling, storm},
     swarm, target,
 };
 
@@ -45,6 +47,16 @@ enum Scenario {
     Interest(interest::Options),
     /// Appends per second, each durable before it is acknowledged.
     Publish(publish::Options),
+    /// Connections cut off at random while events flow: each event once, in order, to everybody.
+    Resume(resume::Options),
+    /// The server is killed with all streams open, and all resume at once.
+    Storm(storm::Options),
+    /// The nodes of a cluster restarted one after another under load.
+    Rolling(rolling::Options),
+    /// What a delivery costs with one edge and with several.
+    Growth(growth::Options),
+    /// As many streams as this machine holds, over a whole cluster.
+    Million(million::Options),
 }
 
 fn main() -> Result<ExitCode> {
@@ -61,12 +73,22 @@ fn main() -> Result<ExitCode> {
 
 #[tokio::main]
 async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
-    let node = Node::reach(target, &["**"])?;
+    let node = || Node::reach(target, &["**"]);
+    // These start and end what they measure.
+    let tidings = || {
+        let program = target.serve.as_deref();
+        program.context("this scenario starts its nodes itself: say `--serve PATH`")
+    };
     let mut report = match scenario {
-        Scenario::Hold(options) => hold::run(&node, &options).await?,
-        Scenario::Latency(options) => latency::run(&node, &options).await?,
-        Scenario::Interest(options) => interest::run(&node, &options).await?,
-        Scenario::Publish(options) => publish::run(&node, &options).await?,
+        Scenario::Hold(options) => hold::run(&node()?, &options).await?,
+        Scenario::Latency(options) => latency::run(&node()?, &options).await?,
+        Scenario::Interest(options) => interest::run(&node()?, &options).await?,
+        Scenario::Publish(options) => publish::run(&node()?, &options).await?,
+        Scenario::Resume(options) => resume::run(tidings()?, &Host::processes()?, &options).await?,
+        Scenario::Storm(options) => storm::run(tidings()?, &Host::processes()?, &options).await?,
+        Scenario::Rolling(options) => rolling::run(tidings()?, &Host::processes()?, &options).await?,
+        Scenario::Growth(options) => growth::run(tidings()?, &Host::processes()?, &options).await?,
+        Scenario::Million(options) => million::run(tidings()?, &Host::processes()?, &options).await?,
     };
     output.write(&mut report)?;
     // However fast it was: what was lost is lost.

@@ -1,5 +1,11 @@
 //! The scenarios: one file each, with `Options`, and a `run` that ends with a [`Report`](crate::Report).
 
+mod course;
+pub mod growth;
 pub mod hold;
 pub mod interest;
 pub mod latency;
+pub mod million;
+pub mod resume;
+pub mod rolling;
+pub mod storm;
