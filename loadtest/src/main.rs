@@ -8,7 +8,7 @@ use tidings_loadtest::{
     Node,
     fleet::Host,
     process, publish,
-    report::Output,
+    report::{Output, compare},
     scenario::{growth, hold, interest, latency, million, resume, rolling, storm},
     swarm, target,
 };
@@ -31,6 +31,9 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Scenario(Scenario),
+
+    /// Reports beside each other, or one once more: from what `--json=FILE` has written.
+    Compare(compare::Options),
 
     /// Holds streams as it is told over standard input: scenarios start this.
     #[command(hide = true)]
@@ -65,6 +68,11 @@ fn main() -> Result<ExitCode> {
     match arguments.command {
         Command::Swarm => {
             swarm::run(std::io::stdin(), std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compare(options) => {
+            let mut report = compare::run(&options)?;
+            arguments.output.write(&mut report)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Scenario(scenario) => measure(scenario, &arguments.target, &arguments.output),

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::{Host, Interval, Totals};
 use crate::swarm::{
     self,
-    say::{Command, Part, Sample},
+    say::{Command, Part, Sample, note},
 };
 
 /// How long a process may be silent before it is taken for dead. It tells four times a second, if it gets its turn.
@@ -82,10 +82,10 @@ impl Crew {
         let mut workers = lock(&self.workers);
         let worker = &mut workers[number];
         for &(time, count) in &sample.latency {
-            worker.interval.latency.saturating_record_n(time, count);
+            note(&mut worker.interval.latency, time, count);
         }
         for &(time, count) in &sample.opened_in {
-            worker.interval.opened_in.saturating_record_n(time, count);
+            note(&mut worker.interval.opened_in, time, count);
         }
         worker.last = sample;
         drop(workers);

@@ -36,8 +36,10 @@
 //! | [`Plot`]    | lines over time, or along something else                            |
 //! | [`Table`]   | rows under columns                                                  |
 //! | [`Machine`] | where it ran, and the command that repeats it                       |
+//! | [`compare`] | several reports beside each other                                   |
 //! | [`Output`]  | where a report goes: `--json[=FILE]`, `--html FILE`                 |
 
+pub mod compare;
 mod figures;
 mod ledger;
 mod machine;
@@ -80,6 +82,8 @@ pub struct Report {
     #[serde(default)]
     measured: Vec<Measure>,
     #[serde(default)]
+    window: Option<(f64, f64)>,
+    #[serde(default)]
     markers: Vec<Marker>,
     #[serde(default)]
     plots: Vec<Plot>,
@@ -99,6 +103,7 @@ impl Report {
             failures: Vec::new(),
             goals: Vec::new(),
             measured: Vec::new(),
+            window: None,
             markers: Vec::new(),
             plots: Vec::new(),
             tables: Vec::new(),
@@ -177,6 +182,11 @@ impl Report {
         self.markers.push(Marker { at, what });
     }
 
+    /// Notes within which seconds after the beginning figures count: the warm-up is before it.
+    pub const fn window(&mut self, from: f64, to: f64) {
+        self.window = Some((from, to));
+    }
+
     /// Adds a plot, unless it has nothing to show.
     pub fn plot(&mut self, plot: Plot) {
         if plot.lines.iter().any(|line| !line.points.is_empty()) {
@@ -211,6 +221,7 @@ struct Told<'a> {
     settings: &'a [(Cow<'static, str>, Value)],
     machine: Option<&'a Machine>,
     measured: &'a [Measure],
+    window: Option<(f64, f64)>,
     markers: &'a [Marker],
     plots: &'a [Plot],
     tables: &'a [Table],
@@ -239,6 +250,7 @@ impl Serialize for Report {
             settings: &self.settings,
             machine: self.machine.as_ref(),
             measured: &self.measured,
+            window: self.window,
             markers: &self.markers,
             plots: &self.plots,
             tables: &self.tables,
@@ -263,7 +275,7 @@ mod tests {
         let report = report();
         assert_eq!(
             report.to_string(),
-            "hold: streams=1000 first=\"10\"\n  memory per stream          1536 bytes\n  idle                       0.25 % of a core\n"
+            "hold: streams=1000 first=\"10\"\n  memory per stream         1,536 bytes\n  idle                       0.25 % of a core\n"
         );
         let json = report.to_json();
         assert_eq!(json["settings"]["streams"], 1_000);
@@ -331,6 +343,7 @@ mod tests {
         let mut report = report();
         report.ledger(Ledger::default());
         report.goal("idle", 0.25, Limit::AtLeast(0.1), "% of a core");
+        report.window(1.0, 2.0);
         report.marker(1.5, "server killed");
         report.plot(
             Plot::new("Latency", "ms")
@@ -357,6 +370,7 @@ mod tests {
                     {"name": "memory per stream", "value": 1_536.4, "unit": "bytes"},
                     {"name": "idle", "value": 0.25, "unit": "% of a core"},
                 ],
+                "window": [1.0, 2.0],
                 "markers": [{"at": 1.5, "what": "server killed"}],
                 "plots": [{
                     "title": "Latency", "unit": "ms", "note": "", "along": {"quantity": "streams"},

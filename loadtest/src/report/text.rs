@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use super::{Cell, Goal, Limit, Measure, Report, Table};
 
 impl fmt::Display for Report {
@@ -14,7 +16,7 @@ impl fmt::Display for Report {
         let names = self.measured.iter().map(|measure| &measure.name);
         let width = widest(names.chain(self.goals.iter().map(|goal| &goal.name)));
         for Measure { name, value, unit } in &self.measured {
-            writeln!(f, "  {name:width$}  {:>12} {unit}", number(*value))?;
+            writeln!(f, "  {name:width$}  {:>12} {unit}", readable(*value))?;
         }
         if !self.goals.is_empty() {
             writeln!(f, "\n  goals")?;
@@ -26,7 +28,7 @@ impl fmt::Display for Report {
                 Limit::AtLeast(limit) => ("at least", limit),
             };
             let verdict = if goal.is_reached() { "reached" } else { "not reached" };
-            let (value, limit) = (number(*value), number(limit));
+            let (value, limit) = (readable(*value), readable(limit));
             writeln!(f, "  {name:width$}  {value:>12} {unit}, {is} {limit}: {verdict}")?;
         }
         for table in &self.tables {
@@ -75,20 +77,38 @@ fn widest<'a>(texts: impl Iterator<Item = &'a String>) -> usize {
 
 fn cell(cell: &Cell) -> String {
     match cell {
-        Cell::Number(value) => number(*value),
+        Cell::Number(value) => readable(*value),
         Cell::Text(text) => text.clone(),
         Cell::Nothing => "–".to_owned(),
     }
 }
 
-/// To three digits or to the unit: more is less than the noise.
-pub(super) fn number(value: f64) -> String {
-    let decimals = if value.abs() < 10.0 {
-        2
-    } else {
-        usize::from(value.abs() < 100.0)
-    };
-    format!("{value:.decimals$}")
+/// To three digits, or whole, with a comma between thousands: more is less than the noise.
+pub(super) fn readable(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => "–".to_owned(),
+        many if many >= 99.95 => {
+            let sign = if value < 0.0 { "−" } else { "" };
+            format!("{sign}{}", grouped(many.round() as u64))
+        }
+        _ if value.fract() == 0.0 => format!("{value}"),
+        some if some >= 9.995 => format!("{value:.1}"),
+        few if few >= 0.1 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// A setting as one would type it.
+pub(super) fn setting(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.as_u64().map_or_else(|| number.to_string(), grouped),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Null => "–".to_owned(),
+        Value::Array(values) => values.iter().map(setting).collect::<Vec<_>>().join(", "),
+        Value::Object(_) => value.to_string(),
+    }
 }
 
 /// With a comma between thousands.
@@ -115,7 +135,7 @@ mod tests {
         table.row(["a kernel".into(), 12.25.into(), Cell::Nothing]);
         assert_eq!(
             table.to_string(),
-            "  memory by part\n  part       MiB  per stream\n  edges     1464        1536\n  a kernel  12.2           –\n"
+            "  memory by part\n  part        MiB  per stream\n  edges     1,464       1,536\n  a kernel   12.2           –\n"
         );
     }
 
@@ -135,16 +155,33 @@ mod tests {
         assert_eq!(
             report.to_string(),
             "fanout:
-  delivered        1500000 per second
+  delivered      1,500,000 per second
 
   goals
-  p99                 4.20 ms, at most 5.00: reached
-  deliveries          79.0 % of rawlimit, at least 80.0: not reached
+  p99                 4.20 ms, at most 5: reached
+  deliveries            79 % of rawlimit, at least 80: not reached
 
   published 100 acknowledged 100 delivered 1,499,999 lost 1 duplicated 0 reordered 0 misdelivered 0 gaps 0
   FAILED: 1 lost
 "
         );
+    }
+
+    #[test]
+    fn figures_have_as_many_digits_as_they_are_worth() {
+        for (value, text) in [
+            (0.012_34, "0.012"),
+            (1.0, "1"),
+            (1.234, "1.23"),
+            (9.999, "10.0"),
+            (12.34, "12.3"),
+            (99.96, "100"),
+            (12_345.6, "12,346"),
+            (-1_234.0, "−1,234"),
+            (f64::NAN, "–"),
+        ] {
+            assert_eq!(readable(value), text);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::{
     check::Check,
     plan::Plan,
-    say::{Command, How, Part, Sample, Streams, record, take},
+    say::{Command, How, Part, Sample, Streams, note, record, take},
     stream::{Came, Said, State, Stream},
 };
 use crate::{
@@ -414,8 +414,7 @@ impl<W: Write> Engine<W> {
         match said {
             Said::Open => {
                 let time = now().saturating_sub(stream.since);
-                // Whatever is too long for the record counts as the longest.
-                self.opened_in.saturating_record(time);
+                note(&mut self.opened_in, time, 1);
                 self.opening -= 1;
                 self.open += 1;
                 self.seen.opened += 1;
@@ -443,7 +442,7 @@ impl<W: Write> Engine<W> {
                     self.complain(|| format!("stream {number}: {}", block.bytes().escape_ascii()));
                 } else if let Some(payload) = Payload::find(block.bytes()) {
                     let time = now();
-                    self.latency.saturating_record(time.saturating_sub(payload.due));
+                    note(&mut self.latency, time.saturating_sub(payload.due), 1);
                     self.last_event = time;
                     self.check.got(number, &payload);
                 }
