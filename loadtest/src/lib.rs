@@ -10,7 +10,8 @@
 //! | [`fleet`] | the processes that hold the streams, and who commands them |
 //! | [`swarm`] | the lean client: thousands of streams in one process on one epoll, each event checked |
 //! | [`payload`] | what an event carries |
-//! | [`publish`] | publishers |
+//! | [`publish`] | publishers: over gRPC, or over HTTP by a template |
+//! | [`raw`] | the smallest server that there can be, to compare with |
 //! | [`process`], [`kernel`], [`watched`] | what the system says of memory and processor |
 //! | [`report`] | what came of it: ledger, figures, plots |
 //!
@@ -21,6 +22,7 @@ pub mod kernel;
 pub mod payload;
 pub mod process;
 pub mod publish;
+pub mod raw;
 pub mod report;
 pub mod scenario;
 pub mod swarm;

@@ -7,9 +7,9 @@ use clap::{Parser, Subcommand};
 use tidings_loadtest::{
     Node,
     fleet::Host,
-    process, publish,
+    process, raw,
     report::{Output, compare},
-    scenario::{growth, hold, interest, latency, million, resume, rolling, storm},
+    scenario::{edges, fanout, growth, hold, interest, latency, million, publish, rawlimit, resume, rolling, storm},
     swarm, target,
 };
 
@@ -38,10 +38,20 @@ enum Command {
     /// Holds streams as it is told over standard input: scenarios start this.
     #[command(hide = true)]
     Swarm,
+
+    /// The smallest server that there can be: scenarios start this.
+    #[command(hide = true)]
+    RawServer(raw::Options),
 }
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
+    /// One topic to many streams: what a delivery costs, and how long it takes.
+    Fanout(fanout::Options),
+    /// The same with the smallest server that there can be, and what share of it the server reaches.
+    Rawlimit(fanout::Options),
+    /// Whether a stream and a delivery cost the same, however many there are.
+    Growth(growth::Options),
     /// Memory and processor time per idle stream.
     Hold(hold::Options),
     /// Time from publish to receive, at a given rate.
@@ -57,7 +67,7 @@ enum Scenario {
     /// The nodes of a cluster restarted one after another under load.
     Rolling(rolling::Options),
     /// What a delivery costs with one edge and with several.
-    Growth(growth::Options),
+    Edges(edges::Options),
     /// As many streams as this machine holds, over a whole cluster.
     Million(million::Options),
 }
@@ -68,6 +78,10 @@ fn main() -> Result<ExitCode> {
     match arguments.command {
         Command::Swarm => {
             swarm::run(std::io::stdin(), std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::RawServer(options) => {
+            raw::run(&options)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Compare(options) => {
@@ -82,21 +96,25 @@ fn main() -> Result<ExitCode> {
 #[tokio::main]
 async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
     let node = || Node::reach(target, &["**"]);
-    // These start and end what they measure.
+    // Others start and end their nodes themselves.
     let tidings = || {
         let program = target.serve.as_deref();
         program.context("this scenario starts its nodes itself: say `--serve PATH`")
     };
+    let host = Host::processes()?;
     let mut report = match scenario {
+        Scenario::Fanout(options) => fanout::run(&node()?, &host, &options).await?,
+        Scenario::Growth(options) => growth::run(&node()?, &host, &options).await?,
+        Scenario::Rawlimit(options) => rawlimit::run(&node()?, &host, &options).await?,
         Scenario::Hold(options) => hold::run(&node()?, &options).await?,
         Scenario::Latency(options) => latency::run(&node()?, &options).await?,
         Scenario::Interest(options) => interest::run(&node()?, &options).await?,
         Scenario::Publish(options) => publish::run(&node()?, &options).await?,
-        Scenario::Resume(options) => resume::run(tidings()?, &Host::processes()?, &options).await?,
-        Scenario::Storm(options) => storm::run(tidings()?, &Host::processes()?, &options).await?,
-        Scenario::Rolling(options) => rolling::run(tidings()?, &Host::processes()?, &options).await?,
-        Scenario::Growth(options) => growth::run(tidings()?, &Host::processes()?, &options).await?,
-        Scenario::Million(options) => million::run(tidings()?, &Host::processes()?, &options).await?,
+        Scenario::Resume(options) => resume::run(tidings()?, &host, &options).await?,
+        Scenario::Storm(options) => storm::run(tidings()?, &host, &options).await?,
+        Scenario::Rolling(options) => rolling::run(tidings()?, &host, &options).await?,
+        Scenario::Edges(options) => edges::run(tidings()?, &host, &options).await?,
+        Scenario::Million(options) => million::run(tidings()?, &host, &options).await?,
     };
     output.write(&mut report)?;
     // However fast it was: what was lost is lost.

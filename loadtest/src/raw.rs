@@ -171,7 +171,11 @@ impl Server {
             return;
         };
         let written = if is_writable { connection.flush() } else { Ok(()) };
-        let read = if is_readable { self.read(&mut connection) } else { Ok(true) };
+        let read = if is_readable {
+            self.read(&mut connection)
+        } else {
+            Ok(true)
+        };
         if written.is_ok() && matches!(read, Ok(true)) {
             self.connections[place] = Some(connection);
         } else {
@@ -208,7 +212,11 @@ impl Server {
             }
             let end = taken + request.length;
             self.events += 1;
-            render(self.events, &connection.read[taken + request.head..end], &mut self.frame);
+            render(
+                self.events,
+                &connection.read[taken + request.head..end],
+                &mut self.frame,
+            );
             self.broadcast();
             taken = end;
             connection.send(TAKEN)?;

@@ -10,7 +10,7 @@ use clap::{Args, Parser};
 use tidings_loadtest::{
     Report,
     fleet::Host,
-    scenario::{growth, million, resume, rolling, storm},
+    scenario::{edges, million, resume, rolling, storm},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidings");
@@ -86,7 +86,7 @@ async fn a_million_is_as_many_as_one_likes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_delivery_costs_is_compared() {
-    let options: growth::Options = options("--streams 100 --edges 2 --rate 20 --seconds 1 --rounds 1");
-    let report = exact(growth::run(Path::new(PROGRAM), &HOST, &options)).await;
+    let options: edges::Options = options("--streams 100 --edges 2 --rate 20 --seconds 1 --rounds 1");
+    let report = exact(edges::run(Path::new(PROGRAM), &HOST, &options)).await;
     assert!(figure(&report, "one edge") > 0.0 && figure(&report, "2 edges") > 0.0, "{report}");
 }

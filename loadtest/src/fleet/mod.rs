@@ -21,7 +21,7 @@ pub use crate::swarm::{
     Comeback, Deliveries, Follows, How, Plan, Published, Slow,
     say::{Part, Streams},
 };
-use crate::{report::Ledger, swarm::Command};
+use crate::{payload::Key, report::Ledger, swarm::Command};
 
 /// Files that a process needs beside those of its streams.
 const OTHER_FILES: u64 = 200;
@@ -189,6 +189,14 @@ impl Fleet {
     /// # Errors
     /// If they are not open within a time in which nothing happens any more (half a minute).
     pub async fn open(&self, streams: u32, at_a_time: u32) -> Result<()> {
+        self.open_after(&Published::default(), streams, at_a_time).await
+    }
+
+    /// The same, after so much was published, and while nothing is: those that are opened are not to get it.
+    ///
+    /// # Errors
+    /// If they are not open within a time in which nothing happens any more (half a minute).
+    pub async fn open_after(&self, published: &Published, streams: u32, at_a_time: u32) -> Result<()> {
         let parts = self.crew.parts();
         let at_a_time = at_a_time.div_ceil(u32::try_from(parts.len())?).max(1);
         let mut wanted = 0;
@@ -200,6 +208,7 @@ impl Fleet {
             let command = Command::Open {
                 streams: share,
                 at_a_time,
+                after: own(published, *part),
             };
             self.crew.tell_one(worker, &command)?;
         }
@@ -272,12 +281,7 @@ impl Fleet {
     /// If a process is gone.
     pub async fn settled(&self, published: &Published, within: Duration) -> Result<Settled> {
         for (worker, part) in self.crew.parts().iter().enumerate() {
-            let streams = part.first..part.first + part.streams;
-            let own = published.iter().filter(|(key, _)| match key {
-                crate::payload::Key::Inbox(stream) => streams.contains(stream),
-                crate::payload::Key::Shared(_) => true,
-            });
-            self.crew.tell_one(worker, &Command::Expect(own.collect()))?;
+            self.crew.tell_one(worker, &Command::Expect(own(published, *part)))?;
         }
         let until = Instant::now() + within;
         loop {
@@ -325,6 +329,16 @@ impl Fleet {
         }
         Ok(self.totals())
     }
+}
+
+/// What of it may be for streams of this part.
+fn own(published: &Published, part: Part) -> Published {
+    let streams = part.first..part.first + part.streams;
+    let is_own = |&(key, _): &(Key, u32)| match key {
+        Key::Inbox(stream) => streams.contains(&stream),
+        Key::Shared(_) => true,
+    };
+    published.iter().filter(is_own).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@
 mod grpc;
 mod http;
 mod queue;
-pub mod scenario;
 
 use std::{
     collections::BTreeMap,
@@ -33,9 +32,9 @@ use tokio::{
 
 pub(crate) use self::grpc::{accepted, connect};
 use self::queue::Counts;
-pub use self::scenario::{Options, run};
 use crate::{
     payload::{Key, Payload, now},
+    swarm::say::note,
     template::{Publish, Template},
 };
 
@@ -268,7 +267,7 @@ impl Shared {
         let (at, mut count) = (now(), 0);
         let mut times = Self::lock(&self.times);
         for event in events {
-            times.saturating_record(at.saturating_sub(event.due));
+            note(&mut times, at.saturating_sub(event.due), 1);
             count += 1;
         }
         drop(times);

@@ -103,7 +103,9 @@ mod tests {
     fn what_was_lost_with_a_connection_is_first_and_in_order() {
         let mut queue = Queue::new(false);
         let events = [event(1, 1), event(1, 2), event(2, 1), event(1, 3)];
-        events.map(|event| queue.push(event));
+        for event in events {
+            queue.push(event);
+        }
         let sent = [queue.pop(), queue.pop()].map(|event| event.expect("one"));
         queue.all_again(sent.into_iter());
         assert_eq!(drain(&mut queue), events);

@@ -37,6 +37,7 @@
 //! | [`Table`]   | rows under columns                                                  |
 //! | [`Machine`] | where it ran, and the command that repeats it                       |
 //! | [`compare`] | several reports beside each other                                   |
+//! | [`Progress`] | what a run is doing, on a terminal                                  |
 //! | [`Output`]  | where a report goes: `--json[=FILE]`, `--html FILE`                 |
 
 pub mod compare;
@@ -45,6 +46,7 @@ mod ledger;
 mod machine;
 mod output;
 mod page;
+mod progress;
 mod recorder;
 mod settings;
 mod text;
@@ -59,6 +61,7 @@ pub use self::{
     ledger::Ledger,
     machine::Machine,
     output::Output,
+    progress::Progress,
     recorder::{Counters, PartSummary, Recorder, Summary},
 };
 

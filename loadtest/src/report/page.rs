@@ -158,14 +158,14 @@ fn figures(measured: &[Measure]) -> Markup {
                         div {
                             dt { (stem(&group[0])) }
                             dd {
-                                @for measure in group {
+                                @for (place, measure) in group.iter().enumerate() {
                                     span.figure {
                                         @if let Some((_, part)) = measure.name.split_once(", ") { span.part { (part) } " " }
                                         b { (readable(measure.value)) }
+                                        @if place + 1 == group.len() { " " small { (measure.unit) } }
                                     }
                                     " "
                                 }
-                                small { (group[0].unit) }
                             }
                         }
                     }
@@ -364,4 +364,131 @@ fn with_unit(value: f64, unit: &str) -> String {
 fn date(seconds: u64) -> String {
     let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
     text.replace('T', " ").replace('Z', " UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Ledger, *};
+
+    /// A report with everything in it, named as nobody should.
+    fn report(name: &'static str) -> Report {
+        let mut report = Report::new(name).setting(name, name);
+        report.here().command = name.to_owned();
+        report.here().versions.push((name.to_owned(), name.to_owned()));
+        report.measured(format!("{name}, {name}"), 1.0, name);
+        report.goal(name, 1.0, Limit::AtMost(2.0), name);
+        report.ledger(Ledger::default());
+        report.fail(name);
+        report.marker(0.5, name);
+        report.window(0.25, 0.75);
+        let points = || (0..100_i32).map(|place| (f64::from(place) / 100.0, f64::from(place) + 0.5));
+        report.plot(
+            Plot::new(name, name)
+                .note(name)
+                .line(name, points())
+                .line("b", points()),
+        );
+        report.plot(
+            Plot::new(name, "bytes")
+                .stacked()
+                .line(name, points())
+                .line("b", points()),
+        );
+        report.plot(
+            Plot::new(name, "ms")
+                .along(Along::Percentile)
+                .log_scale()
+                .line(name, points()),
+        );
+        report.plot(
+            Plot::new(name, "ms")
+                .along(Along::Quantity(name.to_owned()))
+                .line(name, points()),
+        );
+        let mut table = Table::new(name, [name, name]).note(name);
+        table.row([name.into(), name.into()]);
+        report.table(table);
+        report
+    }
+
+    #[test]
+    fn whatever_names_say_they_are_text() {
+        let name = "</script><script>alert('\u{22}\u{22}')</script>&amp;<!--";
+        let page = report(name).to_html();
+        let plain = report("a name").to_html();
+        for tag in ["<script", "</script", "<!--", "<svg", "<td"] {
+            assert_eq!(page.matches(tag).count(), plain.matches(tag).count(), "{tag}");
+        }
+        assert!(
+            !page.contains("alert('\u{22}"),
+            "a quotation mark would end an attribute"
+        );
+        assert!(page.contains("&lt;/script&gt;"));
+    }
+
+    #[test]
+    fn a_page_needs_nothing_else() {
+        let page = report("a name").to_html();
+        assert_eq!(page.matches("<svg").count(), 8);
+        for reference in [
+            "http:",
+            "https:",
+            "src=",
+            "url(",
+            "@import",
+            "//cdn",
+            "xlink",
+            "fetch(",
+            "XMLHttpRequest",
+        ] {
+            assert!(!page.contains(reference), "{reference}");
+        }
+        // The only thing that it links to is an icon that is none.
+        assert_eq!(page.matches("href=").count(), 1);
+        assert!(page.contains("href=\"data:,\"") && page.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn each_plot_is_named_and_described() {
+        let page = report("a name").to_html();
+        for number in 0..4 {
+            assert_eq!(page.matches(&format!("aria-labelledby=\"plot-{number}\"")).count(), 2);
+            assert_eq!(page.matches(&format!("id=\"plot-{number}\"")).count(), 1);
+        }
+        assert_eq!(page.matches("<desc>").count(), 8);
+        assert!(page.contains("a name from 0.50 bytes to 99.5 bytes"), "{page}");
+    }
+
+    #[test]
+    fn a_drawing_has_numbers_alone() {
+        let mut report = Report::new("odd");
+        report.plot(Plot::new("nothing but 0", "ms").log_scale().line("a", [(0.0, 0.0)]));
+        report.plot(
+            Plot::new("a point", "ms")
+                .log_scale()
+                .line("a", [(0.0, 1.0)])
+                .line("b", []),
+        );
+        report.plot(
+            Plot::new("not of one length", "bytes")
+                .stacked()
+                .line("a", [(0.0, 1.0)])
+                .line("b", [(0.0, 1.0), (1.0, 5.0)]),
+        );
+        report.plot(
+            Plot::new("everything", "ms")
+                .along(Along::Percentile)
+                .line("a", [(0.0, 1.0), (100.0, 2.0)]),
+        );
+        let page = report.to_html();
+        let drawings: Vec<_> = page
+            .split("<svg")
+            .skip(1)
+            .filter_map(|rest| rest.split("</svg>").next())
+            .collect();
+        assert_eq!(drawings.len(), 8);
+        for drawing in drawings {
+            assert!(!drawing.contains("NaN") && !drawing.contains("inf"), "{drawing}");
+        }
+    }
 }

@@ -151,12 +151,12 @@ impl Recorder {
         self.markers.push(Marker { at, what });
     }
 
-    /// Figures count from the last sample on: the warm-up is over. Without this they count from the beginning.
+    /// Figures count from the last sample on: the warm-up is over. Without this they count from the beginning; after a second time, from there.
     pub fn measure(&mut self) {
         if self.samples.is_empty() {
             self.sample(Counters::default(), &times());
         }
-        self.first = Some(self.samples.len() - 1);
+        (self.first, self.last) = (Some(self.samples.len() - 1), None);
     }
 
     /// Figures count up to the last sample. Without this they count to the end.

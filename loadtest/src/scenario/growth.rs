@@ -1,151 +1,112 @@
-//! What a delivery costs with one edge and with several: each has as many streams, and all get the same events, so that there is so many times as
-//! much to do. On few cores the time that this takes says nothing; what is compared is the processor time for each delivery.
+//! Whether a stream, and a delivery, costs the same however many there are: more and more streams of one topic on one node, with the same
+//! number of deliveries per second at each step.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::course::Course;
+use super::fanout::FanOut;
 use crate::{
-    Report,
-    fleet::{Comeback, Fleet, Follows, Host, Plan},
-    payload::Key,
-    publish::{Pace, To},
-    report::{Cell, Limit, Table},
-    target::cluster,
+    Node, Report,
+    fleet::Host,
+    process::Memory,
+    report::{Limit, Table},
 };
 
-const EVERYBODY: Key = Key::Shared(0);
-
-/// How much of what.
+/// How far to go.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// The cluster; its edges are the most that are compared with one.
-    #[command(flatten)]
-    pub cluster: cluster::Options,
+    /// Streams at each step, more each time; the server needs a file for each.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 2_000, 5_000, 10_000, 15_000, 19_000])]
+    pub streams: Vec<u32>,
 
-    /// Streams of each edge.
-    #[arg(long, default_value_t = 5_000)]
-    pub streams: u32,
+    /// Deliveries per second, of all streams together.
+    #[arg(long, default_value_t = 30_000.0)]
+    pub deliveries: f64,
 
-    /// Events per second. Each goes to all streams.
-    #[arg(long, default_value_t = 4)]
-    pub rate: u32,
-
-    /// Seconds that are measured each time.
-    #[arg(long, default_value_t = 10)]
-    pub seconds: u64,
-
-    /// Times that both are measured, one after the other: what is compared is the middle of each.
-    #[arg(long, default_value_t = 3)]
-    pub rounds: usize,
-
-    /// Bytes of each payload.
+    /// Bytes of each payload, at least.
     #[arg(long, default_value_t = 256)]
     pub payload: usize,
+
+    /// Seconds for which each step is measured.
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
 }
 
-/// What was measured once.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    /// Processor time of the edges, in nanoseconds per delivery.
-    edges: f64,
-    /// That of NATS and ingest nodes.
-    others: f64,
-}
-
-/// Measures both. `tidings` is the program, `host` holds the clients.
+/// Goes up the steps.
 ///
 /// # Errors
-/// If a cluster does not start, or a stream cannot be opened.
-pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Report> {
+/// If the server's process is not known, or it does not do as it should.
+pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> {
+    let pid = node.process()?;
+    let Some(&most) = options.streams.last() else {
+        anyhow::bail!("`--streams` names at least one number");
+    };
     ensure!(
-        options.cluster.edges > 1 && options.rounds > 0,
-        "compared are one edge and several"
+        options.streams.is_sorted_by(|less, more| less < more),
+        "`--streams` goes up"
     );
     let mut report = Report::new("growth")
-        .setting("edges", options.cluster.edges)
-        .setting("streams", options.streams)
-        .setting("rate", options.rate)
-        .setting("seconds", options.seconds)
-        .setting("rounds", options.rounds)
-        .setting("payload", options.payload);
-    let columns = ["edges", "edges, ns per delivery", "NATS and ingest, ns per delivery"];
-    let mut table = Table::new("Processor time per delivery", columns);
-    let counts = [1, options.cluster.edges];
-    let mut costs = [Vec::new(), Vec::new()];
-    for _ in 0..options.rounds {
-        for (edges, costs) in counts.iter().zip(&mut costs) {
-            let cost = measure(tidings, host, options, *edges, &mut report).await?;
-            table.row([Cell::from(*edges as u64), cost.edges.into(), cost.others.into()]);
-            costs.push(cost);
-        }
+        .setting("streams", options.streams.clone())
+        .setting("deliveries", options.deliveries)
+        .setting("payload", options.payload)
+        .setting("seconds", options.seconds);
+    let mut table = Table::new(
+        "what streams and deliveries cost",
+        [
+            "streams",
+            "server, anonymous, MiB",
+            "per stream more, bytes",
+            "deliveries/s",
+            "server's processor time per delivery, µs",
+            "p50, ms",
+            "p99, ms",
+        ],
+    );
+    let empty = Memory::of(pid)?.anonymous;
+    let mut fan_out = FanOut::start(node, host, most, options.payload).await?;
+    let (mut before, mut costs) = ((0, empty), Vec::new());
+    for &streams in &options.streams {
+        fan_out.grow(streams).await?;
+        // Before the first event of this step: what is sent leaves its traces once.
+        let memory = Memory::of(pid)?.anonymous;
+        let per_stream = (memory as f64 - before.1 as f64) / f64::from(streams - before.0);
+        let rate = options.deliveries / f64::from(streams);
+        let found = fan_out.at(rate, Duration::from_secs(options.seconds)).await?;
+        fan_out.settle().await?;
+        let per_delivery = 1e6 / found.per_processor_second;
+        costs.push((per_stream, per_delivery));
+        table.row([
+            u64::from(streams).into(),
+            (memory as f64 / f64::from(1 << 20)).into(),
+            per_stream.into(),
+            found.delivered.into(),
+            per_delivery.into(),
+            found.latency[0].into(),
+            found.latency[1].into(),
+        ]);
+        before = (streams, Memory::of(pid)?.anonymous);
     }
     report.table(table);
-    let [one, several] = costs.map(|costs| middle(costs.iter().map(|cost| cost.edges)));
-    report.measured("one edge", one, "ns per delivery");
-    report.measured(format!("{} edges", counts[1]), several, "ns per delivery");
+    let spread = |of: fn(&(f64, f64)) -> f64, from: usize| {
+        let costs: Vec<f64> = costs.iter().skip(from).map(of).collect();
+        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = costs.iter().copied().fold(0.0, f64::max);
+        (most / least - 1.0) * 100.0
+    };
+    // Of the first streams each pays for what is made once.
     report.goal(
-        "cost of a delivery with several edges, to that with one",
-        several / one,
-        Limit::AtMost(1.1),
-        "times",
+        "memory of a stream, from the second step on: most over least",
+        spread(|cost| cost.0, 1),
+        Limit::AtMost(10.0),
+        "%",
     );
-    report.goal("the same, at least", several / one, Limit::AtLeast(0.9), "times");
+    report.goal(
+        "processor time of a delivery: most over least",
+        spread(|cost| cost.1, 0),
+        Limit::AtMost(10.0),
+        "%",
+    );
+    fan_out.finish(&mut report).await?;
     Ok(report)
-}
-
-fn middle(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-async fn measure(tidings: &Path, host: &Host, options: &Options, edges: usize, report: &mut Report) -> Result<Cost> {
-    let plan = cluster::Options {
-        edges,
-        ..options.cluster.clone()
-    };
-    let cluster = cluster::Plan::of(&plan, tidings)?
-        .set("http.workers", "1")
-        .start()
-        .await?;
-    let node = cluster.node();
-    let mut plan = Plan::new(node.http.clone(), Follows::one_topic());
-    plan.comeback = Comeback::default();
-    let streams = options.streams * u32::try_from(edges)?;
-    let fleet = Fleet::start(host, &plan, streams)?;
-    let mut course = Course::new(fleet, To::tidings(node.grpc.clone()), options.payload, || EVERYBODY).await?;
-    let [edges, ingest, nats] = cluster.pids();
-    course.recorder.watch("edges", edges);
-    course.recorder.watch("others", ingest.into_iter().chain(nats));
-    course.open(streams, 512).await?;
-    course.publish(vec![EVERYBODY]).await?;
-    course.settle(Duration::from_secs(60)).await?;
-    course.recorder.measure();
-    course.publisher.pace(Pace::rate(f64::from(options.rate)));
-    let time = Duration::from_secs(options.seconds);
-    course
-        .wait_for(async {
-            tokio::time::sleep(time).await;
-            Ok(())
-        })
-        .await?;
-    course.still().await?;
-    course.settle(Duration::from_secs(60)).await?;
-    course.recorder.measured();
-    let summary = course.recorder.summary();
-    let cost = |part: &str| -> Result<f64> {
-        let part = summary.part(part).context("it is watched")?;
-        Ok(part.processor.as_secs_f64() * 1e9 / summary.counters.delivered as f64)
-    };
-    let cost = Cost {
-        edges: cost("edges")?,
-        others: cost("others")?,
-    };
-    // Of each measurement the ledger alone: the figures have the same names.
-    let mut unused = Report::new("growth");
-    let ledger = course.end(&mut unused).await?;
-    report.ledger(ledger);
-    Ok(cost)
 }

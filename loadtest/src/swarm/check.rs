@@ -42,6 +42,8 @@ pub(super) struct Check {
     /// What was passed over, by the place in `last`.
     holes: HashMap<usize, BTreeSet<u32>>,
     found: Deliveries,
+    /// What was published before streams were opened, counted for each of them.
+    before: u64,
     /// How many deliveries there are to be, once that is told.
     expected: Option<u64>,
 }
@@ -56,7 +58,17 @@ impl Check {
             last: vec![0; places],
             holes: HashMap::new(),
             found: Deliveries::default(),
+            before: 0,
             expected: None,
+        }
+    }
+
+    /// A stream that has got nothing yet is to get what comes after this.
+    pub(super) fn begin(&mut self, stream: u32, after: &Published) {
+        let first = (stream - self.first) as usize * self.follows.count();
+        for (place, key) in self.follows.keys(stream).enumerate() {
+            self.last[first + place] = after.of(key);
+            self.before += u64::from(after.of(key));
         }
     }
 
@@ -118,7 +130,7 @@ impl Check {
 
     /// How many deliveries are still to come, if it was told how many there are to be.
     pub(super) fn missing(&self) -> Option<u64> {
-        Some(self.expected?.saturating_sub(self.found.delivered))
+        Some(self.expected?.saturating_sub(self.before + self.found.delivered))
     }
 }
 
@@ -161,6 +173,18 @@ mod tests {
         got(&mut check, 1, Key::Inbox(1), 1);
         got(&mut check, 2, Key::Shared(0), 2);
         assert_eq!(check.missing(), Some(5));
+    }
+
+    #[test]
+    fn one_that_comes_later_gets_what_comes_after() {
+        let mut check = Check::new(FOLLOWS, 0, 2);
+        let before: Published = [(Key::Inbox(0), 3)].into_iter().collect();
+        check.begin(0, &before);
+        check.begin(1, &before);
+        got(&mut check, 0, Key::Inbox(0), 4);
+        assert_eq!((check.found().delivered, check.found().duplicated), (1, 0));
+        check.expect(&[(Key::Inbox(0), 5)].into_iter().collect());
+        assert_eq!(check.missing(), Some(1));
     }
 
     proptest! {

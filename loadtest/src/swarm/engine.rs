@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -195,13 +196,18 @@ impl<W: Write> Engine<W> {
         match command {
             // It has its streams.
             Command::Hold(..) => {}
-            Command::Open { streams, at_a_time } => {
+            Command::Open {
+                streams,
+                at_a_time,
+                after,
+            } => {
                 self.at_a_time = at_a_time.max(1);
                 for index in 0..streams.min(self.part.streams) {
                     let stream = &mut self.streams[index as usize];
                     if stream.state == State::Unwanted {
                         stream.state = State::Away;
                         self.turn.push_back(index);
+                        self.check.begin(self.part.first + index, &after);
                     }
                 }
             }
@@ -559,8 +565,9 @@ fn dial(server: SocketAddr, source: std::net::Ipv4Addr) -> std::io::Result<TcpSt
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if server.is_ipv4() && server.ip().is_loopback() {
-        // The ports of connections that are over may be taken again.
-        socket.set_reuse_address(true)?;
+        // The port is chosen when it is known whereto: chosen now it would have to be free for everywhere, and finding one takes milliseconds
+        // where many are taken.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
     match socket.connect(&server.into()) {

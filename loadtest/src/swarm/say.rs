@@ -21,6 +21,8 @@ pub enum Command {
         streams: u32,
         /// How many at a time.
         at_a_time: u32,
+        /// What was published before, which those that are opened are not to get.
+        after: Published,
     },
     /// This share of its open streams, chosen at random, is cut off now.
     Cut(f64, How),

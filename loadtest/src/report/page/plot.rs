@@ -45,7 +45,7 @@ pub(super) struct Together<'a> {
 }
 
 pub(super) fn forms(letters: usize) -> [Form; 2] {
-    let right = 18.0 + LETTER * letters.min(NAME) as f64;
+    let right = 16.0 + 1.1 * LETTER * letters.min(NAME) as f64;
     [
         Form {
             class: "wide",
@@ -151,6 +151,7 @@ pub(super) fn draw(number: usize, plot: &Plot, form: Form, together: &Together<'
                     line x1=(n(x)) x2=(n(x)) y1=(n(area.bottom())) y2=(n(area.bottom() + 4.0)) {}
                     text x=(n(x)) y=(n(area.bottom() + 17.0)) text-anchor="middle" { (tick.label) }
                 }
+                line.base x1=(n(area.left)) x2=(n(area.right())) y1=(n(area.bottom())) y2=(n(area.bottom())) {}
                 @if let Along::Quantity(name) = &plot.along {
                     text x=(n(area.right())) y=(n(area.bottom() + 32.0)) text-anchor="end" { (name) }
                 }

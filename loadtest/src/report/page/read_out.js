@@ -1,7 +1,7 @@
 // Reads values out of the plot under the pointer; plots over time show the same moment.
 (() => {
   'use strict'
-  const measures = { linear: (value) => value, logarithmic: Math.log10, nines: (value) => -Math.log10(1 - value / 100) }
+  const measures = { linear: (value) => value, logarithmic: Math.log10, nines: (value) => -Math.log10(1 - Math.min(value, 99.999999) / 100) }
   const plots = JSON.parse(document.getElementById('plots').textContent)
 
   const drawings = [...document.querySelectorAll('svg[data-plot]')].map((svg) => {
@@ -38,7 +38,7 @@
 
   /** The point of a line that is nearest to a place, unless that is far away. */
   const nearest = ({ place }, { points }, at) => {
-    let [best, distance] = [null, 0.02]
+    let [best, distance] = [null, 0.05]
     for (const point of points) {
       const away = Math.abs(place(point[0]) - at)
       if (away < distance) [best, distance] = [point, away]

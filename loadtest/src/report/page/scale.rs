@@ -13,6 +13,9 @@ pub(super) struct Scale {
     pub(super) unit: String,
 }
 
+/// The highest percentile that has a place.
+const LAST_NINE: f64 = 99.999_999;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Linear,
@@ -198,7 +201,7 @@ impl Scale {
         let mut scale = Self {
             kind: Kind::Nines,
             low: 0.0,
-            high: most.clamp(50.0, 99.999_999),
+            high: most.clamp(50.0, LAST_NINE),
             ticks: Vec::new(),
             unit: String::new(),
         };
@@ -217,7 +220,8 @@ impl Kind {
         match self {
             Self::Linear => value,
             Self::Logarithmic => value.log10(),
-            Self::Nines => -(1.0 - value / 100.0).log10(),
+            // Where there are 100 %, there is no end.
+            Self::Nines => -(1.0 - value.min(LAST_NINE) / 100.0).log10(),
         }
     }
 }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{Call, Pace, Publisher, Times, To, What};
 use crate::{
     Node, Report,
     payload::Key,
     process::processor_time,
+    publish::{Call, Pace, Publisher, Times, To, What},
     report::{Along, Ledger, Limit, Plot},
     template::Publish,
 };

@@ -1,0 +1,203 @@
+//! What all scenarios are made of: streams that are held, publishers, and samples of both until the run is over.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::Instant;
+
+use crate::{
+    Node, Report,
+    fleet::{Fleet, Follows, Host, Interval, Plan, Published, Totals},
+    publish::{Publisher, Times, times},
+    report::{Counters, Ledger, Recorder},
+    template::Template,
+};
+
+/// How often a sample is taken.
+const SAMPLE: Duration = Duration::from_millis(250);
+
+/// A run under way.
+pub struct Run {
+    /// The streams.
+    pub fleet: Fleet,
+    /// What is seen.
+    pub recorder: Recorder,
+    publishers: Vec<Publisher>,
+    /// What was measured since the last sample.
+    since: Interval,
+}
+
+impl Run {
+    /// Starts what holds so many streams; none is open yet. The server's memory and processor time are watched, as the part `server`, if its
+    /// process is known; those of the processes that hold the streams are the part `clients`.
+    ///
+    /// # Errors
+    /// If a process cannot be started.
+    pub fn start(node: &Node, host: &Host, plan: &Plan, streams: u32) -> Result<Self> {
+        let mut recorder = Recorder::new();
+        recorder.watch("server", node.processes());
+        let fleet = Fleet::start(host, plan, streams)?;
+        recorder.watch("clients", fleet.processes());
+        Ok(Self {
+            fleet,
+            recorder,
+            publishers: Vec::new(),
+            since: Interval::default(),
+        })
+    }
+
+    /// Opens so many streams, so many at a time, and samples meanwhile.
+    ///
+    /// # Errors
+    /// If they cannot be opened.
+    pub async fn open(&mut self, streams: u32, at_a_time: u32) -> Result<()> {
+        self.open_after(&Published::default(), streams, at_a_time).await
+    }
+
+    /// The same, after so much was published, and while nothing is: those that are opened are not to get it.
+    ///
+    /// # Errors
+    /// If they cannot be opened.
+    pub async fn open_after(&mut self, published: &Published, streams: u32, at_a_time: u32) -> Result<()> {
+        let Self {
+            fleet,
+            recorder,
+            publishers,
+            ..
+        } = self;
+        let mut interval = tokio::time::interval(SAMPLE);
+        let opened = fleet.open_after(published, streams, at_a_time);
+        tokio::pin!(opened);
+        loop {
+            tokio::select! {
+                opened = &mut opened => return opened,
+                _ = interval.tick() => {
+                    let so_far = so_far(publishers);
+                    recorder.sample(counters(&fleet.totals(), so_far), &times());
+                }
+            }
+        }
+    }
+
+    /// Takes on a publisher; its place among them is returned.
+    pub fn publish(&mut self, publisher: Publisher) -> usize {
+        self.publishers.push(publisher);
+        self.publishers.len() - 1
+    }
+
+    /// A publisher.
+    pub fn publisher(&mut self, place: usize) -> &mut Publisher {
+        &mut self.publishers[place]
+    }
+
+    /// Takes samples for so long.
+    ///
+    /// # Errors
+    /// If a publisher has failed, or a process that holds streams.
+    pub async fn watch(&mut self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            tokio::time::sleep_until(end.min(Instant::now() + SAMPLE)).await;
+            self.sample()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a sample.
+    ///
+    /// # Errors
+    /// If a publisher has failed.
+    pub fn sample(&mut self) -> Result<()> {
+        for publisher in &mut self.publishers {
+            publisher.check()?;
+            self.recorder.acknowledged(&publisher.interval());
+        }
+        let interval = self.fleet.interval();
+        let counters = counters(&self.fleet.totals(), so_far(&self.publishers));
+        self.recorder.sample(counters, &interval.latency);
+        self.since.opened_in += interval.opened_in;
+        Ok(())
+    }
+
+    /// How long streams took to open since this was last asked, in nanoseconds.
+    pub fn opened_in(&mut self) -> Times {
+        let interval = self.fleet.interval();
+        self.since.opened_in += interval.opened_in;
+        std::mem::take(&mut self.since).opened_in
+    }
+
+    /// Publishes no more, waits until every stream has everything, or for so long, and notes what became of it in the report.
+    ///
+    /// # Errors
+    /// If an event was not acknowledged, or a process that holds streams has failed.
+    pub async fn finish(mut self, within: Duration, report: &mut Report) -> Result<Totals> {
+        let (mut published, mut acknowledged) = (Published::default(), 0);
+        for publisher in std::mem::take(&mut self.publishers) {
+            self.recorder.acknowledged(&publisher.interval());
+            let tally = publisher.stop().await?;
+            acknowledged += tally.acknowledged;
+            published.add(&tally.topics.into_iter().collect());
+        }
+        let end = Instant::now() + within;
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).min(SAMPLE);
+            let settled = self.fleet.settled(&published, left).await?;
+            self.sample()?;
+            if settled.totals.missing == Some(0) || Instant::now() >= end {
+                break;
+            }
+        }
+        let totals = self.fleet.close().await?;
+        self.recorder.report(report);
+        note(report, &totals, totals.ledger(published.total(), acknowledged));
+        Ok(totals)
+    }
+}
+
+/// Notes what became of the events, and what went wrong with streams.
+pub fn note(report: &mut Report, totals: &Totals, ledger: Ledger) {
+    report.ledger(ledger);
+    let streams = &totals.streams;
+    for (what, count) in [
+        ("went against the format or its promises", streams.violations),
+        ("were answered with something else than a stream", streams.failed),
+    ] {
+        if count > 0 {
+            let complaint = totals.complaint.as_deref().unwrap_or_default();
+            report.fail(format!("{count} {what}: {complaint}"));
+        }
+    }
+}
+
+/// The plan of streams that follow this at a node, with everything demanded that it promises.
+#[must_use]
+pub fn plan(node: &Node, follows: Follows) -> Plan {
+    Plan {
+        strict: node.template == Template::tidings(),
+        template: node.template.clone(),
+        tokens: node.tokens.clone(),
+        ..Plan::new(node.http.clone(), follows)
+    }
+}
+
+fn so_far(publishers: &[Publisher]) -> (u64, u64) {
+    publishers
+        .iter()
+        .map(Publisher::so_far)
+        .fold((0, 0), |(published, acknowledged), own| {
+            (published + own.0, acknowledged + own.1)
+        })
+}
+
+fn counters(totals: &Totals, (published, acknowledged): (u64, u64)) -> Counters {
+    Counters {
+        open: totals.open,
+        opening: totals.opening,
+        connected: totals.streams.opened,
+        reconnects: totals.streams.reopened,
+        delivered: totals.events.delivered,
+        bytes: totals.streams.bytes,
+        published,
+        acknowledged,
+    }
+}
