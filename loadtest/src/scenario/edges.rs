@@ -5,12 +5,12 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::course::Course;
+use super::{course::Course, run::plan};
 use crate::{
     Report,
-    fleet::{Comeback, Fleet, Follows, Host, Plan},
+    fleet::{Follows, Host},
     payload::Key,
-    publish::{Pace, To},
+    publish::Pace,
     report::{Cell, Limit, Table},
     target::cluster,
 };
@@ -102,28 +102,27 @@ fn middle(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 async fn measure(tidings: &Path, host: &Host, options: &Options, edges: usize, report: &mut Report) -> Result<Cost> {
-    let plan = cluster::Options {
+    let wanted = cluster::Options {
         edges,
         ..options.cluster.clone()
     };
-    let cluster = cluster::Plan::of(&plan, tidings)?
+    let cluster = cluster::Plan::of(&wanted, tidings)?
         .set("http.workers", "1")
         .start()
         .await?;
     let node = cluster.node();
-    let mut plan = Plan::new(node.http.clone(), Follows::one_topic());
-    plan.comeback = Comeback::default();
+    let plan = plan(&node, Follows::one_topic());
     let streams = options.streams * u32::try_from(edges)?;
-    let fleet = Fleet::start(host, &plan, streams)?;
-    let mut course = Course::new(fleet, To::tidings(node.grpc.clone()), options.payload, || EVERYBODY).await?;
+    let what = (node.to()?, options.payload);
+    let mut course = Course::start((&node, host), (&plan, streams), what, || EVERYBODY).await?;
     let [edges, ingest, nats] = cluster.pids();
-    course.recorder.watch("edges", edges);
-    course.recorder.watch("others", ingest.into_iter().chain(nats));
-    course.open(streams, 512).await?;
+    course.recorder().watch("edges", edges);
+    course.recorder().watch("others", ingest.into_iter().chain(nats));
+    course.run.open(streams, 512).await?;
     course.publish(vec![EVERYBODY]).await?;
     course.settle(Duration::from_secs(60)).await?;
-    course.recorder.measure();
-    course.publisher.pace(Pace::rate(f64::from(options.rate)));
+    course.recorder().measure();
+    course.pace(Pace::rate(f64::from(options.rate)));
     let time = Duration::from_secs(options.seconds);
     course
         .wait_for(async {
@@ -133,8 +132,8 @@ async fn measure(tidings: &Path, host: &Host, options: &Options, edges: usize, r
         .await?;
     course.still().await?;
     course.settle(Duration::from_secs(60)).await?;
-    course.recorder.measured();
-    let summary = course.recorder.summary();
+    course.recorder().measured();
+    let summary = course.recorder().summary();
     let cost = |part: &str| -> Result<f64> {
         let part = summary.part(part).context("it is watched")?;
         Ok(part.processor.as_secs_f64() * 1e9 / summary.counters.delivered as f64)

@@ -13,14 +13,16 @@ use anyhow::{Result, ensure};
 use rand::Rng as _;
 use tokio::time::{Instant, sleep};
 
-use super::course::{self, Course};
+use super::{
+    course::Course,
+    run::{available_memory, plan},
+};
 use crate::{
     Report,
-    fleet::{Comeback, Fleet, Follows, Host, Plan, Settled, Totals},
+    fleet::{Comeback, Follows, Host, Settled, Totals},
     kernel::{self, Kernel},
     payload::{Key, now},
     process::Memory,
-    publish::To,
     report::{Cell, Limit, Table},
     target::{
         Tokens,
@@ -106,9 +108,10 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
         .setting("at_a_time", options.at_a_time)
         .setting("payload", options.payload);
     let mut cluster = start(tidings, edges, options).await?;
-    let course = prepare(&cluster, host, streams, options).await?;
+    let mut course = prepare(&cluster, host, streams, options).await?;
+    course.run.spare(spare);
     let ran = Million {
-        course: course.sparing(spare).loud(),
+        course: course.loud(),
         cluster: &mut cluster,
         options,
         report,
@@ -122,7 +125,7 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
 
 /// How many streams this machine has the memory for, at most as many as were asked for.
 fn fitting(options: &Options, spare: u64, report: &mut Report) -> Result<u32> {
-    let available = course::available_memory()?;
+    let available = available_memory()?;
     let nodes = u64::from(options.streams.div_ceil(PER_EDGE)) * PER_NODE;
     let fit = available.saturating_sub(spare + nodes) / PER_STREAM;
     if fit >= u64::from(options.streams) {
@@ -163,24 +166,21 @@ async fn prepare(cluster: &Cluster, host: &Host, streams: u32, options: &Options
         inbox: true,
         shared: vec![0],
     };
-    let mut plan = Plan::new(node.http.clone(), follows);
-    plan.tokens.clone_from(&node.tokens);
+    let mut plan = plan(&node, follows);
     plan.comeback = Comeback {
         after: Duration::ZERO,
         within: Duration::from_secs(2),
         listens: false,
     };
-    let mut to = To::tidings(node.grpc.clone());
-    to.token = node.publisher_token()?;
-    let fleet = Fleet::start(host, &plan, streams)?;
-    let mut course = Course::new(fleet, to, options.payload, || EVERYBODY).await?;
+    let what = (node.to()?, options.payload);
+    let mut course = Course::start((&node, host), (&plan, streams), what, || EVERYBODY).await?;
     let [edges, ingest, nats] = cluster.pids();
-    course.recorder.watch_kernel();
-    course.recorder.watch("edges", edges);
-    course.recorder.watch("ingest", ingest);
-    course.recorder.watch("nats", nats);
-    course.recorder.watch("clients", course.fleet.processes());
-    course.recorder.watch("clients", [std::process::id()]);
+    let recorder = course.recorder();
+    recorder.watch_kernel();
+    recorder.watch("edges", edges);
+    recorder.watch("ingest", ingest);
+    recorder.watch("nats", nats);
+    recorder.watch("clients", [std::process::id()]);
     Ok(course)
 }
 
@@ -196,7 +196,7 @@ type Parts = [(&'static str, u64); 5];
 
 impl Million<'_> {
     async fn run(mut self) -> Result<Report> {
-        let streams = self.course.fleet.streams();
+        let streams = self.course.run.fleet.streams();
         let empty = self.memory()?;
         self.open(streams).await?;
         let full = self.memory()?;
@@ -213,7 +213,7 @@ impl Million<'_> {
     async fn open(&mut self, streams: u32) -> Result<()> {
         self.course.phase("opening");
         let begin = Instant::now();
-        self.course.open(streams, self.options.at_a_time).await?;
+        self.course.run.open(streams, self.options.at_a_time).await?;
         let took = begin.elapsed().as_secs_f64();
         self.report.measured("opening all streams", took, "s");
         self.report.measured("opened", f64::from(streams) / took, "per second");
@@ -286,8 +286,8 @@ impl Million<'_> {
             .filter(|(number, _)| !killed.contains(number))
             .map(|(_, edge)| edge.address)
             .collect();
-        self.course.fleet.stay_away(true)?;
-        self.course.fleet.edges(&left)?;
+        self.course.run.fleet.stay_away(true)?;
+        self.course.run.fleet.edges(&left)?;
         for &number in &killed {
             self.cluster.edges[number].part.kill().await?;
         }
@@ -306,13 +306,13 @@ impl Million<'_> {
         self.course.phase("published while they are away");
         let keys = std::iter::once(EVERYBODY).chain(self.random_inboxes(&gone));
         self.course.publish(keys.collect()).await?;
-        let away = all - self.course.fleet.totals().open;
+        let away = all - self.course.run.fleet.totals().open;
         ensure!(away > 0, "all streams are open, though edges were killed");
         self.report
             .measured("streams that were away while it was published", away as f64, "streams");
         self.course.phase("they come back");
         let begin = Instant::now();
-        self.course.fleet.stay_away(false)?;
+        self.course.run.fleet.stay_away(false)?;
         self.course
             .until("all are back", Duration::from_secs(300), |totals| {
                 totals.open >= u64::from(streams)
@@ -333,7 +333,7 @@ impl Million<'_> {
     /// Random inboxes, a fifth of them among those given, if there are any.
     fn random_inboxes(&self, among: &[u32]) -> Vec<Key> {
         let mut random = rand::rng();
-        let streams = self.course.fleet.streams();
+        let streams = self.course.run.fleet.streams();
         let inbox = |number: u32| match among.is_empty() || !number.is_multiple_of(5) {
             true => Key::Inbox(random.random_range(0..streams)),
             false => Key::Inbox(among[random.random_range(0..among.len())]),
@@ -358,7 +358,7 @@ impl Million<'_> {
             each.sum()
         };
         let [edges, ingest, nats] = self.cluster.pids();
-        let mut clients = self.course.fleet.processes();
+        let mut clients = self.course.run.fleet.processes();
         clients.push(std::process::id());
         Ok([
             ("edges", sum(&edges)?),
@@ -370,7 +370,7 @@ impl Million<'_> {
     }
 
     fn report_memory(&mut self, empty: &Parts, full: &Parts) {
-        let streams = f64::from(self.course.fleet.streams());
+        let streams = f64::from(self.course.run.fleet.streams());
         let columns = ["part", "without streams, MiB", "with all, MiB", "per stream, bytes"];
         let note = "Of processes the proportional set size, of the kernel everything that it keeps.";
         let mut table = Table::new("Memory by part", columns).note(note);

@@ -6,12 +6,12 @@ use anyhow::{Result, ensure};
 use rand::Rng as _;
 use tokio::time::sleep;
 
-use super::course::Course;
+use super::{course::Course, run::plan};
 use crate::{
     Report,
-    fleet::{Comeback, Fleet, Follows, Host, How, Plan},
+    fleet::{Comeback, Follows, Host, How},
     payload::Key,
-    publish::{Pace, To},
+    publish::Pace,
     report::Limit,
     target::{Tokens, server::Setup},
 };
@@ -75,31 +75,25 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
         ..Setup::default()
     }
     .start(tidings)?;
-    let mut plan = Plan::new(node.http.clone(), follows());
-    plan.tokens.clone_from(&node.tokens);
+    let mut plan = plan(&node, follows());
     plan.comeback = Comeback {
         after: Duration::ZERO,
         within: Duration::from_millis(500),
         listens: false,
     };
-    let mut to = To::tidings(node.grpc.clone());
-    to.token = node.publisher_token()?;
-    let fleet = Fleet::start(host, &plan, options.streams)?;
-    let mut course = Course::new(fleet, to, options.payload, mixture(options.streams))
-        .await?
-        .loud();
-    course.recorder.watch("server", [node.process()?]);
-    course.recorder.watch("clients", course.fleet.processes());
+    let (what, any) = ((node.to()?, options.payload), mixture(options.streams));
+    let course = Course::start((&node, host), (&plan, options.streams), what, any).await?;
+    let mut course = course.loud();
 
     course.phase("opening");
-    course.open(options.streams, 256).await?;
+    course.run.open(options.streams, 256).await?;
     // Who never got an event has nothing to resume from.
     course.publish(vec![EVERYBODY]).await?;
     course.settle(Duration::from_secs(60)).await?;
-    course.recorder.measure();
+    course.recorder().measure();
     course.phase("cutting");
-    course.publisher.pace(Pace::rate(f64::from(options.rate)));
-    course.fleet.cut_every(f64::from(options.cuts), options.how)?;
+    course.pace(Pace::rate(f64::from(options.rate)));
+    course.run.fleet.cut_every(f64::from(options.cuts), options.how)?;
     let piece = Duration::from_secs(options.seconds) / (options.kills + 1);
     for kill in 0..=options.kills {
         let part = &mut node;
@@ -113,9 +107,9 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
                 Ok(())
             })
             .await?;
-        course.recorder.watch("server", [node.process()?]);
+        course.recorder().watch("server", [node.process()?]);
     }
-    course.fleet.cut_every(0.0, options.how)?;
+    course.run.fleet.cut_every(0.0, options.how)?;
     course.still().await?;
     course.phase("cutting no more");
     course
@@ -123,9 +117,9 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
             totals.open >= u64::from(options.streams)
         })
         .await?;
-    course.recorder.measured();
+    course.recorder().measured();
     course.settle(Duration::from_secs(60)).await?;
-    let totals = course.fleet.totals();
+    let totals = course.run.fleet.totals();
     ensure!(totals.streams.cut > 0, "nothing was cut off");
     report.goal(
         "streams resumed for each that was cut",

@@ -9,12 +9,13 @@ use tokio::time::{Instant, sleep};
 use super::{
     course::Course,
     resume::{follows, mixture},
+    run::plan,
 };
 use crate::{
     Report,
-    fleet::{Comeback, Fleet, Host, Plan},
+    fleet::{Comeback, Host},
     payload::Key,
-    publish::{Pace, To},
+    publish::Pace,
     target::{
         Tokens,
         cluster::{self, Cluster, Member},
@@ -68,11 +69,11 @@ pub struct Options {
 /// # Errors
 /// If the cluster does not start, or a node does not start again, or a stream cannot be opened.
 pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Report> {
-    let mut plan = cluster::Plan::of(&options.cluster, tidings)?.set("drain.window", "2s");
+    let mut wanted = cluster::Plan::of(&options.cluster, tidings)?.set("drain.window", "2s");
     if options.tokens {
-        plan = plan.asking(Tokens::new(&["**"]));
+        wanted = wanted.asking(Tokens::new(&["**"]));
     }
-    let mut cluster = plan.start().await?;
+    let mut cluster = wanted.start().await?;
     let ran = on(&mut cluster, host, options).await;
     if ran.as_ref().map_or(true, Report::failed) {
         eprintln!("the logs of all nodes are in {}", cluster.keep_logs().display());
@@ -93,29 +94,26 @@ async fn on(cluster: &mut Cluster, host: &Host, options: &Options) -> Result<Rep
         .setting("with_nats", options.with_nats)
         .setting("payload", options.payload);
     let node = cluster.node();
-    let mut plan = Plan::new(node.http.clone(), follows());
-    plan.tokens.clone_from(&node.tokens);
+    let mut plan = plan(&node, follows());
     plan.comeback = Comeback {
         after: Duration::from_millis(50),
         within: Duration::from_secs(1),
         listens: false,
     };
-    let mut to = To::tidings(node.grpc.clone());
-    to.token = node.publisher_token()?;
+    let mut to = node.to()?;
     to.connections = node.grpc.len();
-    let fleet = Fleet::start(host, &plan, options.streams)?;
-    let mut course = Course::new(fleet, to, options.payload, mixture(options.streams))
-        .await?
-        .loud();
+    let any = mixture(options.streams);
+    let course = Course::start((&node, host), (&plan, options.streams), (to, options.payload), any).await?;
+    let mut course = course.loud();
     watch(&mut course, cluster);
 
     course.phase("opening");
-    course.open(options.streams, 256).await?;
+    course.run.open(options.streams, 256).await?;
     // Who never got an event has nothing to resume from.
     course.publish(vec![EVERYBODY]).await?;
     course.settle(Duration::from_secs(60)).await?;
-    course.recorder.measure();
-    course.publisher.pace(Pace::rate(f64::from(options.rate)));
+    course.recorder().measure();
+    course.pace(Pace::rate(f64::from(options.rate)));
     let (mut restarts, mut longest) = (0_u32, 0.0_f64);
     for _ in 0..options.rounds {
         for kind in 0..3 {
@@ -148,10 +146,10 @@ async fn on(cluster: &mut Cluster, host: &Host, options: &Options) -> Result<Rep
         }
     }
     course.still().await?;
-    course.recorder.measured();
+    course.recorder().measured();
     course.phase("all nodes are restarted");
     course.settle(Duration::from_secs(60)).await?;
-    let totals = course.fleet.totals();
+    let totals = course.run.fleet.totals();
     ensure!(totals.streams.reopened > 0, "no stream was ever interrupted");
     report.measured("nodes restarted", f64::from(restarts), "times");
     report.measured("until a node is back, and all streams are open, at most", longest, "s");
@@ -161,9 +159,9 @@ async fn on(cluster: &mut Cluster, host: &Host, options: &Options) -> Result<Rep
 
 fn watch(course: &mut Course, cluster: &Cluster) {
     let [edges, ingest, nats] = cluster.pids();
-    course.recorder.watch("edges", edges);
-    course.recorder.watch("ingest", ingest);
-    course.recorder.watch("nats", nats);
+    course.recorder().watch("edges", edges);
+    course.recorder().watch("ingest", ingest);
+    course.recorder().watch("nats", nats);
 }
 
 /// The nodes of a kind: edges first, as when a version is rolled out.

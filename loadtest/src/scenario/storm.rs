@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 use rand::Rng as _;
 use tokio::sync::oneshot;
 
-use super::course::Course;
+use super::{course::Course, run::plan};
 use crate::{
     Node, Report,
-    fleet::{Comeback, Fleet, Follows, Host, Plan},
+    fleet::{Comeback, Follows, Host},
     payload::{Key, now},
     publish::{Pace, To},
     report::Limit,
@@ -75,13 +75,13 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
     .start(tidings)?;
     let mut course = prepare(&node, host, options).await?;
     course.phase("opening");
-    course.open(options.streams, options.at_a_time).await?;
+    course.run.open(options.streams, options.at_a_time).await?;
     // Who never got an event has nothing to resume from.
     course.publish(vec![EVERYBODY]).await?;
     course.settle(Duration::from_secs(60)).await?;
 
     course.phase("the server is killed");
-    course.fleet.stay_away(true)?;
+    course.run.fleet.stay_away(true)?;
     node.kill().await?;
     course
         .until("all notice", Duration::from_secs(60), |totals| totals.open == 0)
@@ -94,13 +94,13 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
     // From here on nothing of it is in memory any more: they resume from the disk.
     node.kill().await?;
     node.start_again().await?;
-    course.recorder.watch("server", [node.process()?]);
+    course.recorder().watch("server", [node.process()?]);
 
     let others = Others::start(&node, host, options).await?;
     course.phase("they come back");
     let begin = now();
     let others = others.storm_begins();
-    course.fleet.stay_away(false)?;
+    course.run.fleet.stay_away(false)?;
     let settled = course.settle(Duration::from_secs(60)).await?;
     let level = settled.at.saturating_sub(begin) as f64 / 1e9;
     let others = others.storm_is_over().await?;
@@ -111,7 +111,7 @@ pub async fn run(tidings: &Path, host: &Host, options: &Options) -> Result<Repor
         })
         .await?;
 
-    let reopened = course.fleet.totals().streams.reopened;
+    let reopened = course.run.fleet.totals().streams.reopened;
     ensure!(
         reopened >= u64::from(options.streams),
         "only {reopened} streams came back: this was no storm"
@@ -151,20 +151,15 @@ async fn prepare(node: &Node, host: &Host, options: &Options) -> Result<Course> 
         inbox: true,
         shared: vec![0, GROUP],
     };
-    let mut plan = Plan::new(node.http.clone(), follows);
-    plan.tokens.clone_from(&node.tokens);
+    let mut plan = plan(node, follows);
     plan.comeback = Comeback {
         after: Duration::ZERO,
         within: Duration::ZERO,
         listens: false,
     };
-    let mut to = To::tidings(node.grpc.clone());
-    to.token = node.publisher_token()?;
-    let fleet = Fleet::start(host, &plan, options.streams)?;
-    let mut course = Course::new(fleet, to, options.payload, || EVERYBODY).await?.loud();
-    course.recorder.watch("server", [node.process()?]);
-    course.recorder.watch("clients", course.fleet.processes());
-    Ok(course)
+    let what = (node.to()?, options.payload);
+    let course = Course::start((node, host), (&plan, options.streams), what, || EVERYBODY).await?;
+    Ok(course.loud())
 }
 
 /// What each of the streams misses, an event of each topic at a time.
@@ -215,34 +210,31 @@ impl Others {
             shared: vec![1],
         };
         let count = options.others.max(1);
-        let mut plan = Plan::new(node.http.clone(), follows);
+        let mut plan = plan(node, follows);
         plan.template = template.clone();
-        plan.tokens.clone_from(&node.tokens);
-        let mut to = To::by(template, node.grpc.clone());
-        to.token = node.publisher_token()?;
-        let fleet = Fleet::start(host, &plan, count)?;
+        let to = To { template, ..node.to()? };
         let any = move || Key::Shared(rand::rng().random_range(0..count));
-        let mut course = Course::new(fleet, to, options.payload, any).await?;
-        course.open(count, count).await?;
+        let mut course = Course::start((node, host), (&plan, count), (to, options.payload), any).await?;
+        course.run.open(count, count).await?;
         let all = (0..count).map(Key::Shared).collect();
         course.publish(all).await?;
         let rate = f64::from(options.rate.max(1));
-        course.publisher.pace(Pace::rate(rate));
+        course.pace(Pace::rate(rate));
         course.wait_for(calm()).await?;
-        course.recorder.measure();
+        course.recorder().measure();
         course.wait_for(calm()).await?;
-        let before = course.recorder.summary();
+        let before = course.recorder().summary();
         let before = [before.acknowledged(0.99), before.latency(0.99)];
         let (begins, has_begun) = oneshot::channel();
         let (over, is_over) = oneshot::channel();
         let task = tokio::spawn(async move {
             course.wait_for(told(has_begun)).await?;
-            course.recorder.measure();
+            course.recorder().measure();
             course.wait_for(told(is_over)).await?;
-            course.recorder.measured();
+            course.recorder().measured();
             course.still().await?;
             course.settle(Duration::from_secs(60)).await?;
-            let recorder = std::mem::take(&mut course.recorder);
+            let recorder = std::mem::take(course.recorder());
             let mut unused = Report::new("others");
             let ledger = course.end(&mut unused).await?;
             Ok(Seen {
