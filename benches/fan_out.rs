@@ -2,13 +2,13 @@
 //!
 //! `cargo bench --bench fan_out`. No socket is written: what the kernel takes comes on top.
 
-use std::{collections::HashMap, hint::black_box, sync::Arc};
+use std::{collections::HashMap, hint::black_box, rc::Rc, sync::Arc};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tidings::{
     bus::{Announcement, Notice},
     feed::Feed,
-    hub::{Answer, Delivery, Effect, Follow, Hub, HubSettings, Offer, Outlet, Question, Start},
+    hub::{Answer, Delivery, Effect, Flow, Follow, Hub, HubSettings, Offer, Outlet, Question, Start},
     log::Heads,
     model::{Epoch, Event, Layout, Seq, Shard, Slot, Topic, UnixMillis},
 };
@@ -49,10 +49,12 @@ fn heads() -> Heads {
 struct Memory;
 
 impl Outlet for Memory {
-    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
+    fn offer(&self, delivery: &Delivery<'_>, _: Flow) -> Offer {
         black_box(delivery);
         Offer::Taken
     }
+
+    fn flush(&self) {}
 }
 
 /// A hub whose followers are live, so many on each topic.
@@ -63,7 +65,7 @@ fn hub(topics: usize, followers: usize) -> Hub {
             topics: vec![topic(number % topics)],
             start: Start::Now,
         };
-        hub.attach(follow, Box::new(Memory));
+        hub.attach(follow, Rc::new(Memory));
     }
     loop {
         let effects = hub.take_effects();

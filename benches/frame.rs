@@ -20,7 +20,11 @@ fn event(data: &str) -> Arc<Event> {
 
 fn frame(event: &Arc<Event>) -> Option<Frame> {
     let cursor = Some(black_box(CURSOR));
-    Frame::of(&Delivery::Event { event, cursor })
+    Frame::of(&Delivery::Event {
+        event,
+        cursor,
+        shared: None,
+    })
 }
 
 fn bench(criterion: &mut Criterion) {

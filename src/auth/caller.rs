@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Patterns;
+use super::{Digest, Patterns};
 use crate::model::{Topic, TopicError, UnixMillis};
 
 /// A user: whoever connects as one follows the inbox `user:<id>` without asking.
@@ -37,9 +37,9 @@ impl User {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenFacts {
     /// Its id (`jti`).
-    pub id: Option<Arc<str>>,
+    pub id: Option<Digest>,
     /// Whose it is (`sub`).
-    pub subject: Option<Arc<str>>,
+    pub subject: Option<Digest>,
     /// When it was issued (`iat`). One that does not say so counts as issued before everything.
     pub issued_at: Option<UnixMillis>,
 }

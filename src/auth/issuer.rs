@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Denied, Lease, Pattern, Revocations, TokenFacts,
+    Denied, Digest, Lease, Pattern, Revocations, TokenFacts,
     keys::Keys,
     token::{Claims, Compact},
 };
@@ -125,9 +125,10 @@ impl Issuer {
         if is_ahead(not_before) || is_ahead(issued_at) {
             return Err(Denied::NotYetValid);
         }
+        let (id, subject) = (claims.name("jti")?, claims.name("sub")?);
         let token = TokenFacts {
-            id: claims.name("jti")?,
-            subject: claims.name("sub")?,
+            id: id.as_deref().map(Digest::of),
+            subject: subject.as_deref().map(Digest::of),
             issued_at,
         };
         let granted = claims.granted(&self.claim)?;
@@ -135,7 +136,7 @@ impl Issuer {
             return Err(Denied::Revoked);
         }
         Ok(Verified {
-            subject: token.subject.clone(),
+            subject,
             follow: granted.follow,
             publish: granted.publish,
             control: granted.control,

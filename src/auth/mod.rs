@@ -9,6 +9,7 @@
 mod caller;
 mod credential;
 mod denied;
+mod digest;
 mod issuer;
 pub mod keys;
 mod pattern;
@@ -23,6 +24,7 @@ pub use self::{
     caller::{Lease, Publisher, Subscriber, TokenFacts, User},
     credential::{may_be_token, presented},
     denied::Denied,
+    digest::Digest,
     issuer::Issuer,
     pattern::{Pattern, PatternError, Patterns},
     publishers::{Credential, KnownPublisher, TokenHash},

@@ -4,6 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use super::{
     limits::{come_back_after, stay_away},
+    sockets::Ready,
     wheel::Tick,
 };
 
@@ -27,6 +28,20 @@ pub(super) trait Carrier {
 
     /// Drops whatever is waiting: the stream is over now.
     fn abandon(&self, end: End);
+
+    /// Goes on: its socket has something to say, or it has asked for it. Only what is written here has turns.
+    fn turn(&self, _ready: Ready) -> Turn {
+        Turn::Open
+    }
+}
+
+/// What is left of a stream after its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It goes on.
+    Open,
+    /// It is over, and has left the hub.
+    Over,
 }
 
 /// The end of a stream.

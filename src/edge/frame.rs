@@ -47,7 +47,7 @@ impl Frame {
     #[must_use]
     pub fn of(delivery: &Delivery<'_>) -> Option<Self> {
         match *delivery {
-            Delivery::Event { event, cursor } => Some(Self {
+            Delivery::Event { event, cursor, .. } => Some(Self {
                 id: cursor.map(id_line).unwrap_or_default(),
                 body: event.rendered(body).clone(),
             }),
@@ -127,6 +127,14 @@ impl Coding {
             end.put_slice(b"0\r\n\r\n");
         }
         end.freeze()
+    }
+
+    /// A body as a chunk of its own.
+    pub(super) fn whole(self, body: &[u8]) -> Bytes {
+        const AROUND: usize = 2 * "\r\n".len() + size_of::<usize>();
+        let mut whole = BytesMut::with_capacity(body.len() + AROUND);
+        self.put(&mut whole, body);
+        whole.freeze()
     }
 
     /// Adds a body as a chunk of its own.

@@ -201,7 +201,7 @@ impl Wire for Messages {
         // What a message takes beside its texts, roughly.
         const OVERHEAD: usize = 64;
         let (cursor, message, bytes) = match *delivery {
-            Delivery::Event { event, cursor } => {
+            Delivery::Event { event, cursor, .. } => {
                 let message = v1::Event {
                     topic: event.topic.to_string(),
                     r#type: event.event_type.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -13,11 +13,11 @@ use std::time::Duration;
 use crate::{auth::Lease, model::UnixMillis};
 
 /// How long a timer waits at most before the wall clock is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long before the end of its lease a stream ends, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Margin(u32);
+pub(super) struct Margin(u16);
 
 impl Margin {
     /// 1 to 5 seconds, each stream its own; a quarter of what is left if that is less.
@@ -26,8 +26,8 @@ impl Margin {
     /// back together.
     pub(super) fn of(lease: &Lease, now: UnixMillis) -> Self {
         let quarter = lease.ends.0.saturating_sub(now.0) / 4;
-        let margin: u32 = rand::random_range(1_000..=5_000);
-        Self(margin.min(u32::try_from(quarter).unwrap_or(u32::MAX)))
+        let margin: u16 = rand::random_range(1_000..=5_000);
+        Self(margin.min(u16::try_from(quarter).unwrap_or(u16::MAX)))
     }
 
     /// When the stream ends.
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn streams_of_long_leases_end_one_to_five_seconds_early() {
         let lease = lease(970_000, 1_000_000);
-        let margins: Vec<u32> = (0..1_000).map(|_| Margin::of(&lease, UnixMillis(0)).0).collect();
+        let margins: Vec<u16> = (0..1_000).map(|_| Margin::of(&lease, UnixMillis(0)).0).collect();
         assert!(margins.iter().all(|margin| (1_000..=5_000).contains(margin)));
         assert!(margins.iter().max() > margins.iter().min());
         assert_eq!(Margin::of(&lease, UnixMillis(999_000)), Margin(250));

@@ -4,9 +4,9 @@
 //! `retry:` and the end of the stream, so that it comes back when there may be room.
 
 mod files;
+mod permits;
 
 use std::{
-    cell::Cell,
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,6 +16,8 @@ use std::{
 };
 
 pub use files::{connections_within, raise_file_limit};
+use permits::Counted;
+pub(super) use permits::{ConnectionPermit, Permits, UserPermit};
 
 use crate::{
     addresses::{AddressLimits, AddressPermit, Addresses, OverAddress},
@@ -56,9 +58,9 @@ pub struct Limits {
 /// What one user has.
 #[derive(Debug, Clone, Copy, Default)]
 struct Use {
-    streams: usize,
+    streams: u32,
     /// Those of them that catch up.
-    replays: usize,
+    replays: u32,
 }
 
 /// Which limit was reached.
@@ -126,7 +128,7 @@ impl Limits {
         match self.admit(Some(client), now) {
             Ok(permit) => Admission::Served(permit),
             Err(over) => match take(&self.shedding, Self::SHEDDING) {
-                true => Admission::Shed(self.permit(true), over),
+                true => Admission::Shed(self.permit(Counted::Shed), over),
                 false => Admission::Refused,
             },
         }
@@ -146,7 +148,7 @@ impl Limits {
             return Err(Over::Connections);
         }
         // From here on the permit gives back what was taken.
-        let mut permit = self.permit(false);
+        let mut permit = self.permit(Counted::Open);
         if let Some(client) = client {
             permit.address = self.address(client)?;
         }
@@ -167,28 +169,20 @@ impl Limits {
     pub(super) fn user(self: &Arc<Self>, user: &User, replays: bool) -> Result<UserPermit, Over> {
         let mut users = lock(&self.users);
         let had = users.get(user.inbox()).copied().unwrap_or_default();
-        if had.streams >= self.settings.connections_per_user {
+        if had.streams as usize >= self.settings.connections_per_user {
             return Err(Over::User);
         }
-        if replays && had.replays >= self.settings.replays_per_user {
+        if replays && had.replays as usize >= self.settings.replays_per_user {
             return Err(Over::Replays);
         }
         let has = users.entry(user.inbox().clone()).or_default();
         has.streams += 1;
-        has.replays += usize::from(replays);
-        Ok(UserPermit {
-            limits: Arc::clone(self),
-            inbox: user.inbox().clone(),
-            replays: Cell::new(replays),
-        })
+        has.replays += u32::from(replays);
+        Ok(UserPermit::new(Arc::clone(self), user.inbox().clone(), replays))
     }
 
-    fn permit(self: &Arc<Self>, shed: bool) -> ConnectionPermit {
-        ConnectionPermit {
-            limits: Arc::clone(self),
-            address: None,
-            shed,
-        }
+    fn permit(self: &Arc<Self>, counted: Counted) -> ConnectionPermit {
+        ConnectionPermit::new(Arc::clone(self), counted)
     }
 }
 
@@ -201,97 +195,6 @@ pub(super) fn stay_away() -> Duration {
 /// a crash they do not all come back together.
 pub(super) fn come_back_after(retry: Duration) -> Duration {
     retry.mul_f64(rand::random_range(1.0..1.5))
-}
-
-/// A connection's share; given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct ConnectionPermit {
-    limits: Arc<Limits>,
-    address: Option<AddressPermit>,
-    shed: bool,
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        let counter = if self.shed {
-            &self.limits.shedding
-        } else {
-            &self.limits.open
-        };
-        counter.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A user's share of one stream; given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct UserPermit {
-    limits: Arc<Limits>,
-    inbox: Topic,
-    /// It still counts as one that catches up.
-    replays: Cell<bool>,
-}
-
-impl UserPermit {
-    /// The stream is level: another one may catch up.
-    pub(super) fn level(&self) {
-        if self.replays.take()
-            && let Some(has) = lock(&self.limits.users).get_mut(&self.inbox)
-        {
-            has.replays -= 1;
-        }
-    }
-}
-
-impl Drop for UserPermit {
-    fn drop(&mut self) {
-        self.level();
-        let mut users = lock(&self.limits.users);
-        if let Some(has) = users.get_mut(&self.inbox) {
-            has.streams -= 1;
-            if has.streams == 0 {
-                users.remove(&self.inbox);
-            }
-        }
-    }
-}
-
-/// What a stream holds for as long as it lives.
-#[derive(Debug)]
-pub(super) struct Permits {
-    /// Nothing: somebody else holds it.
-    _connection: Option<ConnectionPermit>,
-    _address: Option<AddressPermit>,
-    user: Option<UserPermit>,
-}
-
-impl Permits {
-    /// The share of its user, if it has one; its connection's may be held by the connection.
-    pub(super) const fn of_user(user: Option<UserPermit>) -> Self {
-        Self {
-            _connection: None,
-            _address: None,
-            user,
-        }
-    }
-
-    /// With its connection's.
-    pub(super) fn with_connection(mut self, connection: ConnectionPermit) -> Self {
-        self._connection = Some(connection);
-        self
-    }
-
-    /// With its address's, if its connection has none for it.
-    pub(super) fn with_address(mut self, address: Option<AddressPermit>) -> Self {
-        self._address = address;
-        self
-    }
-
-    /// The stream has caught up.
-    pub(super) fn level(&self) {
-        if let Some(user) = &self.user {
-            user.level();
-        }
-    }
 }
 
 fn take(counter: &AtomicUsize, max: usize) -> bool {
@@ -386,7 +289,7 @@ mod tests {
             User::unverified("1").expect("valid"),
             User::unverified("2").expect("valid"),
         );
-        let first = limits.user(&one, true).expect("room");
+        let first = Permits::of_user(Some(limits.user(&one, true).expect("room")));
         assert_eq!(limits.user(&one, true).err(), Some(Over::Replays));
         assert!(limits.user(&one, false).is_ok() && limits.user(&two, true).is_ok());
         // Level, and only once; then by its end.

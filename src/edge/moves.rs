@@ -77,7 +77,7 @@ mod tests {
     }
 
     /// Moves from so many keys for so long; returns the ticks at which one was moved, and the order.
-    fn run(per_second: u32, keys: u32, ticks: u64) -> (Vec<u64>, Vec<Key>) {
+    fn run(per_second: u32, keys: u32, ticks: u32) -> (Vec<u32>, Vec<Key>) {
         let mut moves = moves(per_second, 2);
         let mut left: Vec<Key> = (0..keys).map(Key::test).collect();
         let (mut at, mut order) = (Vec::new(), Vec::new());

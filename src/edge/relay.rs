@@ -15,7 +15,7 @@ use super::{
     wheel::Tick,
     worker::Worker,
 };
-use crate::hub::{Delivery, Follow, FollowerId, Offer, Outlet};
+use crate::hub::{Delivery, Flow, Follow, FollowerId, Offer, Outlet};
 
 /// What deliveries are on the other side of a channel.
 pub(super) trait Wire: 'static {
@@ -71,10 +71,8 @@ impl<W: Wire, H: 'static> Relay<W, H> {
         if !begins_now(&follow.start) {
             relay.begin();
         }
-        let outlet = RelayOutlet(Rc::clone(&relay));
-        let follower = *relay
-            .follower
-            .get_or_init(|| worker.hub.attach(follow, Box::new(outlet)));
+        let outlet = Rc::clone(&relay) as Rc<dyn Outlet>;
+        let follower = *relay.follower.get_or_init(|| worker.hub.attach(follow, outlet));
         let worker = Rc::clone(worker);
         // The task ends with the stream: when nobody receives any more, when it has ended, or with the worker.
         tokio::task::spawn_local(async move {
@@ -137,21 +135,22 @@ impl<W: Wire, H> Carrier for Relay<W, H> {
 }
 
 /// A stream's end of the hub. It never calls back: the task does.
-struct RelayOutlet<W: Wire, H>(Rc<Relay<W, H>>);
-
-impl<W: Wire, H> Outlet for RelayOutlet<W, H> {
-    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
-        self.0.begin();
+impl<W: Wire, H> Outlet for Relay<W, H> {
+    /// What follows need not be waited for: whoever receives takes all that is there.
+    fn offer(&self, delivery: &Delivery<'_>, _: Flow) -> Offer {
+        self.begin();
         if matches!(delivery, Delivery::Level { .. }) {
-            self.0.permits.level();
+            self.permits.level();
         }
         let Some((item, bytes)) = W::delivery(delivery) else {
             return Offer::Taken;
         };
-        let offer = self.0.sender.offer(item, bytes);
+        let offer = self.sender.offer(item, bytes);
         if offer == Offer::Taken {
-            self.0.last_sent.set(self.0.worker.now());
+            self.last_sent.set(self.worker.now());
         }
         offer
     }
+
+    fn flush(&self) {}
 }

@@ -1,222 +1,139 @@
-//! A stream over HTTP/1.1 after its socket has left hyper: the socket, what it would not take yet, and a small task.
+//! A stream over HTTP/1.1 after its socket has left hyper: the socket, and what it would not take yet.
 //!
-//! The usual delivery is one non-blocking write from where it is handed over. What the socket does not take is queued up to a bound,
-//! and written by the task when there is room; past the bound the follower reads on from the log. A frame that was begun is always
-//! completed.
+//! The usual delivery is one non-blocking write from where it is handed over; of several that come together, one for all. What the socket
+//! does not take is queued up to a bound, and written when there is room; past the bound the follower reads on from the log. A frame that
+//! was begun is always completed.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
-    io::{self, IoSlice},
+    io::{self, ErrorKind, IoSlice, Read as _, Write},
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::net::TcpStream;
+use bytes::Bytes;
+use mio::net::TcpStream;
+use tracing::warn;
 
 use super::{
-    carrier::{Carrier, End},
+    carrier::{Carrier, End, Turn},
     frame::{self, Coding, Frame},
     limits::Permits,
+    outbox::{Chunk, Outbox},
+    sockets::Ready,
     streams::{Key, Terms, begins_now},
     wheel::Tick,
     worker::Worker,
 };
-use crate::hub::{Delivery, Follow, FollowerId, Offer, Outlet};
+use crate::hub::{Delivery, Flow, Follow, FollowerId, Form, Offer, Outlet};
 
 /// What a client may send after its request before it is taken for a nuisance and dropped. It has nothing to say.
-const IGNORED_BYTES: usize = 64 * 1024;
+const IGNORED_BYTES: u32 = 64 * 1024;
 
 /// A stream's socket.
 pub(super) struct Socket {
+    /// First to be given back: whoever sees that the stream is over may come again.
+    permits: Permits,
     stream: TcpStream,
     worker: Rc<Worker>,
-    coding: Coding,
-    ids: Cell<Option<(FollowerId, Key)>>,
+    key: Key,
+    follower: Cell<Option<FollowerId>>,
     last_sent: Cell<Tick>,
-    state: RefCell<State>,
-    permits: Permits,
-}
-
-#[derive(Default)]
-struct State {
-    /// The head, while it is held back.
-    head: Option<Bytes>,
-    /// What the socket did not take yet. Without memory of its own while empty.
-    queue: VecDeque<Bytes>,
-    queued: usize,
-    /// A delivery was refused since the queue was last empty.
-    refused: bool,
-    /// Nothing more is to be sent: when the queue is empty the stream is over.
-    ended: bool,
-    /// The socket failed or the stream was abandoned.
-    gone: bool,
-    task: Option<Waker>,
-    ignored: usize,
+    ignored: Cell<u32>,
+    coding: Coding,
+    /// It has asked for a turn.
+    is_due: Cell<bool>,
+    outbox: RefCell<Outbox>,
 }
 
 impl Socket {
     /// Opens a stream on a socket: follows, and sends the head as soon as the stream has its place.
     pub(super) fn open(
         worker: &Rc<Worker>,
-        stream: TcpStream,
+        stream: tokio::net::TcpStream,
         (head, coding): (Bytes, Coding),
         (follow, terms): (Follow, Terms),
         permits: Permits,
     ) {
+        let key = worker.next_key();
+        let stream = match worker.sockets.adopt(key, stream) {
+            Ok(stream) => stream,
+            Err(error) => return warn!(%error, "a stream is given up: its socket cannot be watched"),
+        };
         let socket = Rc::new(Self {
+            permits,
             stream,
             worker: Rc::clone(worker),
-            coding,
-            ids: Cell::new(None),
+            key,
+            follower: Cell::new(None),
             last_sent: Cell::new(worker.now()),
-            state: RefCell::new(State {
-                head: Some(head),
-                ..State::default()
-            }),
-            permits,
+            ignored: Cell::new(0),
+            coding,
+            is_due: Cell::new(false),
+            outbox: RefCell::new(Outbox::new(head)),
         });
-        let key = worker.enter(Rc::clone(&socket) as Rc<dyn Carrier>, terms);
+        let entered = worker.enter(Rc::clone(&socket) as Rc<dyn Carrier>, terms);
+        debug_assert_eq!(entered, key, "it is what the socket was registered with");
         if !begins_now(&follow.start) {
             socket.begin();
         }
-        let follower = worker.hub.attach(follow, Box::new(SocketOutlet(Rc::clone(&socket))));
-        socket.ids.set(Some((follower, key)));
-        // The task ends with the stream: when the peer is gone, when the stream has ended, or with the worker.
-        tokio::task::spawn_local(run(socket));
+        let follower = worker.hub.attach(follow, Rc::clone(&socket) as Rc<dyn Outlet>);
+        socket.follower.set(Some(follower));
     }
 
-    /// Sends a line of this connection's own and a body that others share.
-    fn send(&self, own: &[u8], body: Bytes) -> Offer {
-        let front = self.coding.front(own, body.len());
-        self.write(&front, body, self.coding.back())
+    /// Does something to the outbox; asks for a turn if the stream is over by that.
+    fn with<T>(&self, change: impl FnOnce(&mut Outbox, &Self) -> T) -> T {
+        let mut outbox = self.outbox.borrow_mut();
+        let changed = change(&mut outbox, self);
+        if outbox.is_over() && !self.is_due.replace(true) {
+            self.worker.sockets.ask(self.key);
+        }
+        changed
     }
 
-    /// Writes all three or queues what is left of them; or takes nothing.
-    fn write(&self, front: &[u8], body: Bytes, back: &'static [u8]) -> Offer {
-        let mut state = self.state.borrow_mut();
-        if state.ended || state.gone {
-            return Offer::Gone;
-        }
-        let bytes = front.len() + body.len() + back.len();
-        if !state.queue.is_empty() {
-            if state.queued + bytes > self.worker.settings.send_queue {
-                state.refused = true;
-                return Offer::Full;
-            }
-            state.push(front, body, back);
-            return Offer::Taken;
-        }
-        let slices = [front, &body, back].map(IoSlice::new);
-        let written = match self.stream.try_write_vectored(&slices) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                state.fail();
-                return Offer::Gone;
-            }
-        };
-        self.last_sent.set(self.worker.now());
-        if written < bytes {
-            state.push(front, body, back);
-            state.written(written);
-            state.wake();
-        }
-        Offer::Taken
-    }
-
-    /// Reads what the peer sends, to no purpose but to see it go; writes what is queued. Ready when the stream is over.
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.borrow_mut();
-        if state.gone || self.poll_read(&mut state, cx).is_ready() || self.poll_write(&mut state, cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !state.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            state.task = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    fn poll_read(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+    /// Reads what the peer sends, to no purpose but to see it go. False once it has.
+    fn ignore(&self) -> bool {
         loop {
-            if ready!(self.stream.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
             let mut ignored = [0; 4_096];
-            match self.stream.try_read(&mut ignored) {
-                Ok(0) => return Poll::Ready(()),
+            match (&self.stream).read(&mut ignored) {
+                Ok(0) => return false,
                 Ok(bytes) => {
-                    state.ignored += bytes;
-                    if state.ignored > IGNORED_BYTES {
-                        return Poll::Ready(());
+                    let ignored = self
+                        .ignored
+                        .get()
+                        .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+                    self.ignored.set(ignored);
+                    if ignored > IGNORED_BYTES {
+                        return false;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
             }
         }
     }
 
-    fn poll_write(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
-        while !state.queue.is_empty() {
-            if ready!(self.stream.poll_write_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            let mut slices = [IoSlice::new(&[]); 24];
-            for (slice, part) in slices.iter_mut().zip(&state.queue) {
-                *slice = IoSlice::new(part);
-            }
-            match self.stream.try_write_vectored(&slices) {
-                Ok(written) => {
-                    state.written(written);
-                    self.last_sent.set(self.worker.now());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
-            }
+    fn wrote(&self, written: io::Result<usize>) -> io::Result<usize> {
+        if written.is_ok() {
+            self.last_sent.set(self.worker.now());
         }
-        if state.ended { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Whether there is room again after a delivery was refused.
-    fn take_drained(&self) -> bool {
-        let mut state = self.state.borrow_mut();
-        state.queue.is_empty() && std::mem::take(&mut state.refused)
+        written
     }
 }
 
-impl State {
-    fn push(&mut self, front: &[u8], body: Bytes, back: &'static [u8]) {
-        self.queued += front.len() + body.len() + back.len();
-        let parts = [Bytes::copy_from_slice(front), body, Bytes::from_static(back)];
-        self.queue.extend(parts.into_iter().filter(|part| !part.is_empty()));
+/// Writes to the socket, and notes when.
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wrote((&self.stream).write(bytes))
     }
 
-    fn written(&mut self, mut bytes: usize) {
-        self.queued -= bytes;
-        while let Some(first) = self.queue.front_mut() {
-            if bytes < first.len() {
-                first.advance(bytes);
-                return;
-            }
-            bytes -= first.len();
-            self.queue.pop_front();
-        }
-        self.queue = VecDeque::new();
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.wrote((&self.stream).write_vectored(slices))
     }
 
-    fn fail(&mut self) {
-        self.gone = true;
-        self.queue = VecDeque::new();
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.wake();
-        }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -226,91 +143,92 @@ impl Carrier for Socket {
     }
 
     fn begin(&self) {
-        let head = self.state.borrow_mut().head.take();
-        if let Some(head) = head {
-            // A socket that is gone is found out by the task.
-            let _ = self.write(&[], head, &[]);
-        }
+        self.with(|outbox, socket| outbox.begin(socket));
     }
 
     fn heartbeat(&self) {
         self.begin();
-        if self.state.borrow().queue.is_empty() {
-            let _ = self.send(&[], Bytes::from_static(frame::HEARTBEAT));
-        }
+        self.with(|outbox, socket| {
+            if outbox.is_empty() {
+                outbox.note(&self.coding.whole(frame::HEARTBEAT), socket);
+            }
+        });
     }
 
     fn expiring(&self, left: Duration) {
-        let body = frame::expiring(left);
-        let mut state = self.state.borrow_mut();
-        if state.ended || state.gone {
-            return;
-        }
-        if let Some(head) = &mut state.head {
-            // It is held back with the head, and follows it at once.
-            let mut begun = BytesMut::from(&head[..]);
-            self.coding.put(&mut begun, &body);
-            *head = begun.freeze();
-        } else {
-            state.push(&self.coding.front(&[], body.len()), body, self.coding.back());
-            state.wake();
-        }
+        // Should the head be held back, it follows it at once.
+        self.with(|outbox, socket| outbox.note(&self.coding.whole(&frame::expiring(left)), socket));
     }
 
     fn end(&self, end: End) {
-        self.begin();
-        let mut state = self.state.borrow_mut();
-        if !state.ended {
-            state.push(&[], self.coding.end(end.come_back_after), &[]);
-            state.ended = true;
-            state.wake();
-        }
+        self.with(|outbox, socket| outbox.end(&self.coding.end(end.come_back_after), socket));
     }
 
     fn abandon(&self, _: End) {
-        self.state.borrow_mut().fail();
-        if let Some((follower, _)) = self.ids.get() {
+        self.with(|outbox, _| outbox.fail());
+        if let Some(follower) = self.follower.get() {
             self.worker.hub.detach(follower);
         }
     }
+
+    fn turn(&self, ready: Ready) -> Turn {
+        self.is_due.set(false);
+        let mut outbox = self.outbox.borrow_mut();
+        if ready.closed || (ready.read && !self.ignore()) {
+            outbox.fail();
+        }
+        if ready.write {
+            outbox.writable(self);
+        }
+        let (is_over, is_drained) = (outbox.is_over(), outbox.take_drained());
+        drop(outbox);
+        match self.follower.get() {
+            Some(follower) if is_over => self.worker.hub.detach(follower),
+            // What it offers at once is written, or queued until the socket is writable again.
+            Some(follower) if is_drained => self.worker.hub.drained(follower),
+            _ => {}
+        }
+        if is_over { Turn::Over } else { Turn::Open }
+    }
 }
 
-/// A stream's end of the hub. It never calls back: the task does.
-struct SocketOutlet(Rc<Socket>);
-
-impl Outlet for SocketOutlet {
-    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
-        self.0.begin();
+/// A stream's end of the hub. It never calls back: its turn does.
+impl Outlet for Socket {
+    fn offer(&self, delivery: &Delivery<'_>, flow: Flow) -> Offer {
         if matches!(delivery, Delivery::Level { .. }) {
-            self.0.permits.level();
+            self.permits.level();
         }
-        match Frame::of(delivery) {
-            Some(frame) => self.0.send(&frame.id, frame.body),
-            None => Offer::Taken,
-        }
+        let bound = self.worker.settings.send_queue;
+        self.with(|outbox, socket| {
+            if let (
+                Delivery::Event {
+                    shared: Some(shared), ..
+                },
+                Coding::Chunked,
+            ) = (delivery, self.coding)
+            {
+                let whole = || Frame::of(delivery).map(|frame| self.coding.whole(&frame.into_bytes()));
+                let whole = shared.form(Form::Chunk, || whole().unwrap_or_default());
+                return outbox.offer(Chunk::Whole(whole), flow, bound, socket);
+            }
+            match Frame::of(delivery) {
+                Some(Frame { id, body }) => {
+                    let chunk = Chunk::Parts {
+                        front: &self.coding.front(&id, body.len()),
+                        body: &body,
+                        back: self.coding.back(),
+                    };
+                    outbox.offer(chunk, flow, bound, socket)
+                }
+                None => {
+                    outbox.begin(socket);
+                    Offer::Taken
+                }
+            }
+        })
+    }
+
+    fn flush(&self) {
+        self.with(|outbox, socket| outbox.flush(socket));
     }
 }
-
-async fn run(socket: Rc<Socket>) {
-    std::future::poll_fn(|cx| {
-        let over = socket.poll(cx);
-        if over.is_pending()
-            && socket.take_drained()
-            && let Some((follower, _)) = socket.ids.get()
-        {
-            // What it offers at once is written, or queued: the queue's waker brings this task back.
-            socket.worker.hub.drained(follower);
-        }
-        over
-    })
-    .await;
-    if let Some((follower, key)) = socket.ids.get() {
-        let worker = Rc::clone(&socket.worker);
-        worker.hub.detach(follower);
-        drop(socket);
-        worker.leave(key);
-    }
-}
-
-#[cfg(test)]
-mod tests;

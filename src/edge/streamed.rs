@@ -17,7 +17,7 @@ use super::{
     relay::{Relay, Wire},
     worker::Worker,
 };
-use crate::hub::Delivery;
+use crate::hub::{Delivery, Form};
 
 type Frames = futures::stream::Map<Receiver<Bytes>, fn(Bytes) -> Result<BodyFrame<Bytes>, Infallible>>;
 
@@ -65,7 +65,13 @@ impl Wire for EventStream {
     type Item = Bytes;
 
     fn delivery(delivery: &Delivery<'_>) -> Option<(Bytes, usize)> {
-        let bytes = Frame::of(delivery)?.into_bytes();
+        let block = || Frame::of(delivery).map(Frame::into_bytes);
+        let bytes = match delivery {
+            Delivery::Event {
+                shared: Some(shared), ..
+            } => shared.form(Form::Block, || block().unwrap_or_default()).clone(),
+            _ => block()?,
+        };
         let len = bytes.len();
         Some((bytes, len))
     }

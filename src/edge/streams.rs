@@ -15,7 +15,7 @@ use slab::Slab;
 use super::{
     Settings,
     carrier::{Carrier, Cause, Due, End},
-    lease::{Margin, left, look_after},
+    lease::{LOOK_AGAIN, Margin, left, look_after},
     sweep::Sweep,
     wheel::{Tick, Wheel},
 };
@@ -28,8 +28,8 @@ use crate::{
 /// A live stream's place in the table. Given out again, with another generation, after it is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
-    index: u32,
-    generation: u32,
+    pub(super) index: u32,
+    pub(super) generation: u32,
 }
 
 #[cfg(test)]
@@ -69,8 +69,8 @@ enum Timer {
     Begin(Key),
     Heartbeat(Key),
     End(Key),
-    /// It is old.
-    Leave(Key),
+    /// It is old then: one that ends before leaves nothing behind for longer than it takes to look again.
+    Leave(Key, Tick),
     /// Its client is told that its lease ends.
     Notice(Key, Margin),
     /// Its lease ends.
@@ -130,6 +130,14 @@ impl Streams {
         }
     }
 
+    /// The key of the stream that begins next.
+    pub(super) fn next_key(&self) -> Key {
+        Key {
+            index: u32::try_from(self.entries.vacant_key()).unwrap_or(u32::MAX),
+            generation: self.generation.wrapping_add(1),
+        }
+    }
+
     /// A stream begins.
     ///
     /// `is_revoked` is asked once the stream is in the table: what was taken back between the look at its token and now is found by that,
@@ -141,25 +149,21 @@ impl Streams {
         now: Now,
         is_revoked: impl Fn(&TokenFacts) -> bool,
     ) -> Key {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
+        let key = self.next_key();
+        self.generation = key.generation;
         let margin = terms.lease.as_ref().map(|lease| Margin::of(lease, now.wall));
-        let index = self.entries.insert(Entry {
+        self.entries.insert(Entry {
             carrier,
-            generation,
+            generation: key.generation,
             movable: terms.movable,
             lease: terms.lease,
         });
-        let key = Key {
-            index: u32::try_from(index).unwrap_or(u32::MAX),
-            generation,
-        };
         self.total.fetch_add(1, Ordering::Relaxed);
         let tick = now.tick;
         self.wheel.add(tick.after(HELD), Timer::Begin(key));
         self.wheel.add(tick.after(self.heartbeat), Timer::Heartbeat(key));
         if terms.ages && !self.max_age.is_zero() {
-            self.wheel.add(tick.after(aged(self.max_age)), Timer::Leave(key));
+            self.age(key, tick.after(aged(self.max_age)), tick);
         }
         if let Some((from, until)) = self.ending {
             self.wheel.add(moment(from.max(tick), until), Timer::End(key));
@@ -207,7 +211,7 @@ impl Streams {
 
     /// A stream is over. It counts until its carrier, and with it its permits, is dropped, if this table was the last to hold it.
     pub(super) fn leave(&mut self, key: Key) {
-        if self.get(key).is_some() {
+        if self.carrier(key).is_some() {
             drop(self.entries.remove(key.index as usize));
             self.total.fetch_sub(1, Ordering::Relaxed);
         }
@@ -239,7 +243,7 @@ impl Streams {
 
     /// What is to be done to ask a stream to come back soon; nothing if it is over.
     pub(super) fn dismiss(&self, key: Key) -> Option<Due> {
-        let carrier = self.get(key)?;
+        let carrier = self.carrier(key)?;
         Some(Due::End(Rc::clone(carrier), End::because(Cause::Leave, self.retry)))
     }
 
@@ -248,11 +252,16 @@ impl Streams {
         let mut due = Vec::new();
         for timer in self.wheel.advance(now.tick) {
             match timer {
-                Timer::Begin(key) => due.extend(self.get(key).cloned().map(Due::Begin)),
+                Timer::Begin(key) => due.extend(self.carrier(key).cloned().map(Due::Begin)),
                 Timer::End(key) => due.extend(self.ended(key, End::later())),
-                Timer::Leave(key) => due.extend(self.dismiss(key)),
+                Timer::Leave(key, old) if old > now.tick => {
+                    if self.entry(key).is_some() {
+                        self.age(key, old, now.tick);
+                    }
+                }
+                Timer::Leave(key, _) => due.extend(self.dismiss(key)),
                 Timer::Heartbeat(key) => {
-                    let Some(carrier) = self.get(key) else { continue };
+                    let Some(carrier) = self.carrier(key) else { continue };
                     let next = carrier.last_sent().after(self.heartbeat);
                     if next > now.tick {
                         self.wheel.add(next, Timer::Heartbeat(key));
@@ -268,12 +277,17 @@ impl Streams {
                     self.wheel.add(now.tick.after(PARTING), Timer::Cut(key, Cause::Revoked));
                 }
                 Timer::Cut(key, cause) => {
-                    let carrier = self.get(key).cloned();
+                    let carrier = self.carrier(key).cloned();
                     due.extend(carrier.map(|carrier| Due::Abandon(carrier, End::because(cause, self.retry))));
                 }
             }
         }
         due
+    }
+
+    /// Has it looked at when a stream is old, or else after a while.
+    fn age(&mut self, key: Key, old: Tick, now: Tick) {
+        self.wheel.add(old.min(now.after(LOOK_AGAIN)), Timer::Leave(key, old));
     }
 
     /// Tells a client that its lease ends, if it is time to.
@@ -311,7 +325,8 @@ impl Streams {
         (entry.generation == key.generation).then_some(entry)
     }
 
-    fn get(&self, key: Key) -> Option<&Rc<dyn Carrier>> {
+    /// What carries a stream, if it is not over.
+    pub(super) fn carrier(&self, key: Key) -> Option<&Rc<dyn Carrier>> {
         self.entry(key).map(|entry| &entry.carrier)
     }
 
@@ -321,7 +336,7 @@ impl Streams {
     }
 
     fn ended(&self, key: Key, end: End) -> Option<Due> {
-        Some(Due::End(Rc::clone(self.get(key)?), end))
+        Some(Due::End(Rc::clone(self.carrier(key)?), end))
     }
 }
 

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-/// A moment, in steps of [`Tick::STEP`] since the worker began.
+/// A moment, in steps of [`Tick::STEP`] since the worker began: enough for six years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Tick(pub(super) u64);
+pub(super) struct Tick(pub(super) u32);
 
 impl Tick {
     /// How fine time is.
@@ -15,7 +15,7 @@ impl Tick {
 
     /// The last moment at or before this much time has passed.
     pub(super) fn at(since_begin: Duration) -> Self {
-        Self(u64::try_from(since_begin.as_millis() / Self::STEP.as_millis()).unwrap_or(u64::MAX))
+        Self(u32::try_from(since_begin.as_millis() / Self::STEP.as_millis()).unwrap_or(u32::MAX))
     }
 
     /// This moment, so much later; at least one step.
@@ -34,7 +34,7 @@ pub(super) struct Wheel<T> {
 
 impl<T> Wheel<T> {
     /// One turn is 25 seconds: a heartbeat's usual time is within it.
-    const BUCKETS: usize = 512;
+    const BUCKETS: u32 = 512;
 
     /// Buckets larger than this do not keep their memory when they are empty.
     const KEPT: usize = 64;
@@ -42,23 +42,23 @@ impl<T> Wheel<T> {
     /// An empty wheel, at tick 0.
     pub(super) fn new() -> Self {
         Self {
-            buckets: std::iter::repeat_with(Vec::new).take(Self::BUCKETS).collect(),
+            buckets: std::iter::repeat_with(Vec::new).take(Self::BUCKETS as usize).collect(),
             now: Tick::default(),
         }
     }
 
     /// Notes that `item` is due at a tick; at the next one if that is past.
     pub(super) fn add(&mut self, due: Tick, item: T) {
-        let due = due.max(Tick(self.now.0 + 1));
+        let due = due.max(Tick(self.now.0.saturating_add(1)));
         self.buckets[Self::bucket(due)].push((due, item));
     }
 
     /// Moves time on and returns what became due, in the order of its ticks as long as that is less than a turn.
     pub(super) fn advance(&mut self, to: Tick) -> Vec<T> {
         let mut due = Vec::new();
-        let turns = to.0.saturating_sub(self.now.0).min(Self::BUCKETS as u64);
+        let turns = to.0.saturating_sub(self.now.0).min(Self::BUCKETS);
         for step in 1..=turns {
-            let bucket = &mut self.buckets[Self::bucket(Tick(self.now.0 + step))];
+            let bucket = &mut self.buckets[Self::bucket(Tick(self.now.0.wrapping_add(step)))];
             due.extend(bucket.extract_if(.., |(at, _)| *at <= to).map(|(_, item)| item));
             if bucket.is_empty() && bucket.capacity() > Self::KEPT {
                 *bucket = Vec::new();
@@ -68,8 +68,14 @@ impl<T> Wheel<T> {
         due
     }
 
+    /// How many items wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.buckets.iter().map(Vec::len).sum()
+    }
+
     fn bucket(tick: Tick) -> usize {
-        usize::try_from(tick.0 % Self::BUCKETS as u64).unwrap_or_default()
+        (tick.0 % Self::BUCKETS) as usize
     }
 }
 
@@ -82,15 +88,15 @@ mod tests {
     /// What a test does: add an item due so many ticks from now, or let time pass.
     #[derive(Debug, Clone)]
     enum Step {
-        Add(u64),
-        Pass(u64),
+        Add(u32),
+        Pass(u32),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            3 => (0..2_000_u64).prop_map(Step::Add),
-            1 => (0..40_u64).prop_map(Step::Pass),
-            1 => (0..3_000_u64).prop_map(Step::Pass),
+            3 => (0..2_000_u32).prop_map(Step::Add),
+            1 => (0..40_u32).prop_map(Step::Pass),
+            1 => (0..3_000_u32).prop_map(Step::Pass),
         ];
         prop::collection::vec(step, 0..60)
     }
@@ -99,7 +105,7 @@ mod tests {
         #[test]
         fn everything_comes_up_once_and_in_time(steps in steps()) {
             let mut wheel = Wheel::new();
-            let (mut now, mut waiting) = (0_u64, Vec::new());
+            let (mut now, mut waiting) = (0_u32, Vec::new());
             for (item, step) in steps.into_iter().chain([Step::Pass(5_000)]).enumerate() {
                 match step {
                     Step::Add(from_now) => {

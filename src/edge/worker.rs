@@ -19,12 +19,13 @@ use tracing::debug;
 use super::{
     Settings,
     answer::{Opening, Rules, Shed},
-    carrier::{Carrier, Due, End},
+    carrier::{Carrier, Due, End, Turn},
     grpc, http,
     limits::{Admission, ConnectionPermit, Limits, Over, UserPermit},
     listener,
     moves::Moves,
     route::Routes,
+    sockets::{Hearing, Ready, Sockets, sockets},
     streams::{Key, Now, Streams, Terms},
     wheel::Tick,
 };
@@ -77,6 +78,8 @@ pub(super) struct Worker {
     idlers: Arc<Idlers>,
     /// How connections are encrypted, if they are.
     pub(super) tls: Option<Arc<ServerTls>>,
+    /// The sockets of its streams.
+    pub(super) sockets: Sockets,
     streams: RefCell<Streams>,
     routes: watch::Receiver<Arc<Routes>>,
     moves: RefCell<Moves>,
@@ -101,6 +104,11 @@ impl Worker {
         Arc::clone(&self.routes.borrow())
     }
 
+    /// The key of the stream that begins next.
+    pub(super) fn next_key(&self) -> Key {
+        self.streams.borrow().next_key()
+    }
+
     /// A stream begins.
     pub(super) fn enter(&self, carrier: Rc<dyn Carrier>, terms: Terms) -> Key {
         let now = Now {
@@ -114,6 +122,15 @@ impl Worker {
     /// A stream is over.
     pub(super) fn leave(&self, key: Key) {
         self.streams.borrow_mut().leave(key);
+    }
+
+    /// A stream's socket has something to say, or the stream itself.
+    fn turn(&self, key: Key, ready: Ready) {
+        let carrier = self.streams.borrow().carrier(key).map(Rc::clone);
+        let turn = carrier.map(|carrier| carrier.turn(ready));
+        if turn == Some(Turn::Over) {
+            self.leave(key);
+        }
     }
 
     /// Whether there is room for a stream; with the user's share of it, if it has a user.
@@ -164,6 +181,10 @@ impl Worker {
         }
         // The edge's handle is gone: draining ends this worker.
         std::future::pending().await
+    }
+
+    async fn attend(self: Rc<Self>, hearing: Hearing) -> std::io::Error {
+        self.sockets.attend(hearing, |key, ready| self.turn(key, ready)).await
     }
 
     async fn tick(self: Rc<Self>, mut revocations: watch::Receiver<u64>) -> Infallible {
@@ -245,7 +266,7 @@ impl Worker {
         }
     }
 
-    /// Ends what is left, however stuck: sockets close when their tasks are dropped.
+    /// Ends what is left, however stuck: sockets close when nobody holds them any more.
     fn abandon(&self) {
         let all = self.streams.borrow_mut().clear();
         for carrier in all {
@@ -260,9 +281,10 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
     let local = LocalSet::new();
     runtime.block_on(local.run_until(async {
         let listener = TcpListener::from_std(parts.listener)?;
-        let hub = HubHandle::spawn(parts.layout, parts.hub, parts.log, &*parts.bus);
+        let (hub, driver) = HubHandle::new(parts.layout, parts.hub, parts.log, &*parts.bus);
         // From before the first stream: nothing that is taken back is missed.
         let revocations = parts.auth.revocations().changes();
+        let (sockets, hearing) = sockets()?;
         let worker = Rc::new(Worker {
             rules: Rules::new(&parts.settings, Arc::clone(&parts.auth), parts.tls.is_some()),
             limits: parts.limits,
@@ -270,6 +292,7 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             auth: parts.auth,
             idlers: Idlers::new(parts.idle),
             tls: parts.tls,
+            sockets,
             streams: RefCell::new(Streams::new(&parts.settings, parts.total)),
             routes: parts.routes,
             moves: RefCell::new(Moves::new(&parts.settings, parts.workers)),
@@ -282,8 +305,9 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             never = Rc::clone(&worker).accept(listener) => match never {},
             never = Rc::clone(&worker).bridge(parts.bridged) => match never {},
             never = Rc::clone(&worker).tick(revocations) => match never {},
+            error = Rc::clone(&worker).attend(hearing) => Err(error),
             // Streams without a hub would stay open and say nothing.
-            () = worker.hub.ended() => Err(std::io::Error::other("its hub has ended")),
+            () = driver.run() => Err(std::io::Error::other("its hub has ended")),
             () = Rc::clone(&worker).drain(parts.drain) => Ok(()),
         };
         worker.abandon();

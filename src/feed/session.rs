@@ -173,10 +173,11 @@ impl CatchUp {
     }
 
     fn join(&self, slots: &[Slot], feed: &Feed) -> Joined {
-        let at = slots
-            .iter()
-            .map(|&slot| (slot, self.position(feed.shard_of(slot), slot).unwrap_or_default()));
-        Joined { at: at.collect() }
+        let at = |slot| (slot, self.position(feed.shard_of(slot), slot).unwrap_or_default());
+        Joined(match *slots {
+            [one] => At::One(at(one)),
+            _ => At::Many(slots.iter().copied().map(at).collect()),
+        })
     }
 
     /// It begins in this shard after this sequence.
@@ -271,30 +272,43 @@ fn position(epoch: Epoch, watermark: Seq, passed: impl IntoIterator<Item = (Slot
 
 /// A follower that is live: for each slot it follows, in ascending order, how far it had come when it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Joined {
-    at: Box<[(Slot, Seq)]>,
+pub struct Joined(At);
+
+/// Most follow one slot alone where there are few slots: those need no memory of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    One((Slot, Seq)),
+    Many(Box<[(Slot, Seq)]>),
 }
 
 impl Joined {
+    fn slots(&self) -> &[(Slot, Seq)] {
+        match &self.0 {
+            At::One(one) => std::slice::from_ref(one),
+            At::Many(all) => all,
+        }
+    }
+
     /// How far it had come in a slot when it joined; 0 if it does not follow it.
     #[must_use]
     pub fn at(&self, slot: Slot) -> Seq {
-        self.at
+        let slots = self.slots();
+        slots
             .binary_search_by_key(&slot, |&(slot, _)| slot)
-            .map_or(Seq::ZERO, |at| self.at[at].1)
+            .map_or(Seq::ZERO, |at| slots[at].1)
     }
 
     /// Whether it follows only one slot: all such have the same cursor after an event.
     #[must_use]
-    pub fn is_single(&self) -> bool {
-        self.at.len() == 1
+    pub const fn is_single(&self) -> bool {
+        matches!(self.0, At::One(_))
     }
 
     /// Its cursor when everything up to `at` has been delivered in one slot, and in the others everything that the feed has passed on.
     #[must_use]
     pub fn cursor(&self, feed: &Feed, at: Option<(Slot, Seq)>) -> Cursor {
         let mut shards: Vec<(Shard, Vec<(Slot, Seq)>)> = Vec::new();
-        for &(slot, joined) in &self.at {
+        for &(slot, joined) in self.slots() {
             let passed = match at {
                 Some((this, seq)) if this == slot => seq,
                 _ => feed.slot(slot).map_or(Seq::ZERO, |view| view.passed),

@@ -1,4 +1,4 @@
-//! The driver: what gives a hub its clock, its bus and its log. One task per worker owns all that the hub has under way.
+//! The driver: what gives a hub its clock, its bus and its log. It owns all that the hub has under way.
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// How often it is told, by each worker, that the log cannot be read.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// Notices taken from the bus before others get their turn.
+/// Notices taken from the bus, and delivered, at once.
 const BURST: usize = 64;
 
 /// A hub and what drives it. Lives on one worker's thread; cheap to clone there.
@@ -38,18 +38,15 @@ struct Shared {
     hub: RefCell<Hub>,
     /// The hub wants something done.
     bell: Notify,
-    /// Nobody drives the hub any more.
-    ended: Notify,
 }
 
 impl HubHandle {
-    /// Starts a hub on this thread's `LocalSet`. It ends with the runtime, or when the bus is closed.
+    /// A hub, and what drives it, which is to be run for as long as the hub is used.
     #[must_use]
-    pub fn spawn(layout: Layout, settings: HubSettings, log: Arc<dyn Log>, bus: &dyn Bus) -> Self {
+    pub fn new(layout: Layout, settings: HubSettings, log: Arc<dyn Log>, bus: &dyn Bus) -> (Self, Driver) {
         let shared = Rc::new(Shared {
             hub: RefCell::new(Hub::new(layout, settings)),
             bell: Notify::new(),
-            ended: Notify::new(),
         });
         let driver = Driver {
             shared: shared.clone(),
@@ -59,12 +56,11 @@ impl HubHandle {
             handles: HashMap::new(),
             told: None,
         };
-        tokio::task::spawn_local(driver.run());
-        Self(shared)
+        (Self(shared), driver)
     }
 
     /// Takes on a follower. Must not be called by an [`Outlet`].
-    pub fn attach(&self, follow: Follow, outlet: Box<dyn Outlet>) -> FollowerId {
+    pub fn attach(&self, follow: Follow, outlet: Rc<dyn Outlet>) -> FollowerId {
         self.with(|hub| hub.attach(follow, outlet))
     }
 
@@ -78,11 +74,6 @@ impl HubHandle {
         self.with(|hub| hub.drained(id));
     }
 
-    /// Waits until nobody drives the hub any more: the bus was closed, or the driver panicked. For one to wait, once.
-    pub async fn ended(&self) {
-        self.0.ended.notified().await;
-    }
-
     fn with<T>(&self, change: impl FnOnce(&mut Hub) -> T) -> T {
         let changed = change(&mut self.0.hub.borrow_mut());
         self.0.bell.notify_one();
@@ -90,7 +81,8 @@ impl HubHandle {
     }
 }
 
-struct Driver {
+/// What gives a hub its clock, its bus and its log.
+pub struct Driver {
     shared: Rc<Shared>,
     line: Box<dyn Line>,
     log: Arc<dyn Log>,
@@ -101,14 +93,9 @@ struct Driver {
     told: Option<Instant>,
 }
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.shared.ended.notify_one();
-    }
-}
-
 impl Driver {
-    async fn run(mut self) {
+    /// Drives the hub until the bus is closed. However many answers or notices wait, others on this thread have their turns between them.
+    pub async fn run(mut self) {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -119,11 +106,14 @@ impl Driver {
                         debug!("the bus is closed");
                         return;
                     };
-                    self.shared.hub.borrow_mut().notice(&notice);
-                    for _ in 1..BURST {
-                        let Some(Some(notice)) = self.line.next().now_or_never() else { break };
-                        self.shared.hub.borrow_mut().notice(&notice);
+                    // What waits besides is delivered with it: under load, one write for many events.
+                    let mut burst = vec![notice];
+                    while burst.len() < BURST
+                        && let Some(Some(notice)) = self.line.next().now_or_never()
+                    {
+                        burst.push(notice);
                     }
+                    self.shared.hub.borrow_mut().notices(&burst);
                 }
                 Some(answered) = self.asked.next() => {
                     // One that was aborted is one that the hub has forgotten.

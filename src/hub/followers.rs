@@ -1,11 +1,15 @@
 //! Who follows what: followers, topics, and each one's place in the other.
 
-use std::collections::HashMap;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    rc::Rc,
+};
 
+use hashbrown::HashTable;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{Outlet, Ticket};
+use super::{Delivery, Flow, Offer, Outlet, Ticket};
 use crate::{
     feed::Session,
     model::{Layout, Shard, Slot, Topic},
@@ -22,23 +26,72 @@ pub struct FollowerId {
 pub(super) struct Follower {
     generation: u32,
     pub(super) session: Session,
-    pub(super) outlet: Box<dyn Outlet>,
+    outlet: Rc<dyn Outlet>,
     /// Its topics, and its place among the followers of each.
     topics: Box<[Place]>,
     /// Its outlet refused something: nothing is offered until it has room.
     pub(super) blocked: bool,
     /// The question of its that is out.
     pub(super) asking: Option<Ticket>,
-    /// The shards whose log could not be read for it, each with the question that is out again: it goes on without them.
-    pub(super) stuck: Vec<(Shard, Ticket)>,
+    /// The shards whose log could not be read for it, each with the question that is out again: it goes on without them. Seldom any.
+    stuck: Option<Box<Stuck>>,
     /// It has been told that it is level.
     pub(super) told_level: bool,
+    /// Its outlet may hold something back, and is to be flushed.
+    holds: bool,
 }
+
+type Stuck = Vec<(Shard, Ticket)>;
 
 impl Follower {
     /// The shards that it goes on without.
     pub(super) fn stuck_shards(&self) -> SmallVec<[Shard; 4]> {
-        self.stuck.iter().map(|&(shard, _)| shard).collect()
+        self.stuck
+            .iter()
+            .flat_map(|stuck| &***stuck)
+            .map(|&(shard, _)| shard)
+            .collect()
+    }
+
+    /// A shard's log could not be read for it; the question is out again.
+    pub(super) fn stick(&mut self, shard: Shard, ticket: Ticket) {
+        self.stuck.get_or_insert_default().push((shard, ticket));
+    }
+
+    /// There is an answer to this question.
+    pub(super) fn unstick(&mut self, ticket: Ticket) {
+        if let Some(stuck) = &mut self.stuck {
+            stuck.retain(|(_, out)| *out != ticket);
+            self.stuck.take_if(|stuck| stuck.is_empty());
+        }
+    }
+
+    /// The questions of its that are out.
+    pub(super) fn questions(&self) -> impl Iterator<Item = Ticket> {
+        let stuck = self.stuck.iter().flat_map(|stuck| &***stuck);
+        self.asking.into_iter().chain(stuck.map(|&(_, ticket)| ticket))
+    }
+
+    /// Offers it something. If more may follow, it is noted among those who are to be flushed.
+    pub(super) fn offer(
+        &mut self,
+        id: FollowerId,
+        delivery: &Delivery<'_>,
+        flow: Flow,
+        held: &mut Vec<FollowerId>,
+    ) -> Offer {
+        let offer = self.outlet.offer(delivery, flow);
+        if flow == Flow::More && offer == Offer::Taken && !self.holds {
+            self.holds = true;
+            held.push(id);
+        }
+        offer
+    }
+
+    /// Has it send what it holds back.
+    pub(super) fn flush(&mut self) {
+        self.holds = false;
+        self.outlet.flush();
     }
 
     pub(super) const fn is_live(&self) -> bool {
@@ -67,7 +120,9 @@ struct Followed {
 pub(super) struct Followers {
     all: Slab<Follower>,
     topics: Slab<Followed>,
-    by_name: HashMap<Topic, u32>,
+    /// Their keys, found by the topic's name, which is kept in one place alone.
+    by_name: HashTable<u32>,
+    hasher: RandomState,
     generation: u32,
 }
 
@@ -77,25 +132,16 @@ impl Followers {
         topics: &[Topic],
         layout: Layout,
         session: Session,
-        outlet: Box<dyn Outlet>,
+        outlet: Rc<dyn Outlet>,
     ) -> FollowerId {
         self.generation = self.generation.wrapping_add(1);
-        let entry = self.all.vacant_entry();
         let id = FollowerId {
-            index: index(entry.key()),
+            index: index(self.all.vacant_key()),
             generation: self.generation,
         };
         let mut places = Vec::with_capacity(topics.len());
         for topic in topics {
-            let key = *self.by_name.entry(topic.clone()).or_insert_with(|| {
-                let slot = Slot(layout.slot(topic.as_str()));
-                index(self.topics.insert(Followed {
-                    topic: topic.clone(),
-                    slot,
-                    followers: SmallVec::new(),
-                    live: 0,
-                }))
-            });
+            let key = self.key(topic).unwrap_or_else(|| self.follow(topic.clone(), layout));
             let followed = &mut self.topics[key as usize];
             places.push(Place {
                 topic: key,
@@ -103,15 +149,16 @@ impl Followers {
             });
             followed.followers.push(id);
         }
-        entry.insert(Follower {
+        self.all.insert(Follower {
             generation: self.generation,
             session,
             outlet,
             topics: places.into(),
             blocked: false,
             asking: None,
-            stuck: Vec::new(),
+            stuck: None,
             told_level: false,
+            holds: false,
         });
         id
     }
@@ -145,7 +192,10 @@ impl Followers {
                     place.at = at;
                 }
             } else if followed.followers.is_empty() {
-                self.by_name.remove(&followed.topic);
+                let hash = self.hasher.hash_one(&followed.topic);
+                if let Ok(entry) = self.by_name.find_entry(hash, |&key| key == topic) {
+                    entry.remove();
+                }
                 self.topics.remove(topic as usize);
             }
         }
@@ -191,7 +241,23 @@ impl Followers {
 
     /// The key of a topic that someone follows.
     pub(super) fn key(&self, topic: &Topic) -> Option<u32> {
-        self.by_name.get(topic).copied()
+        let is_it = |&key: &u32| self.topics[key as usize].topic == *topic;
+        self.by_name.find(self.hasher.hash_one(topic), is_it).copied()
+    }
+
+    /// Adds a topic that nobody followed.
+    fn follow(&mut self, topic: Topic, layout: Layout) -> u32 {
+        let hash = self.hasher.hash_one(&topic);
+        let slot = Slot(layout.slot(topic.as_str()));
+        let key = index(self.topics.insert(Followed {
+            topic,
+            slot,
+            followers: SmallVec::new(),
+            live: 0,
+        }));
+        let hash_of = |&key: &u32| self.hasher.hash_one(&self.topics[key as usize].topic);
+        self.by_name.insert_unique(hash, key, hash_of);
+        key
     }
 
     /// A topic's follower at this place, for walking them all while each may change (but none be removed).

@@ -10,10 +10,12 @@ mod tail;
 #[cfg(test)]
 mod world;
 
-use std::sync::Arc;
+use std::{cell::OnceCell, num::NonZeroU64, sync::Arc};
+
+use bytes::Bytes;
 
 pub use self::core::{Hub, HubSettings};
-pub use self::driver::HubHandle;
+pub use self::driver::{Driver, HubHandle};
 pub use self::followers::FollowerId;
 pub use crate::feed::GapReason;
 use crate::{
@@ -25,7 +27,19 @@ use crate::{
 pub trait Outlet {
     /// Takes a delivery, whole, without waiting; or refuses it, whole. After [`Offer::Full`] nothing more is offered until [`Hub::drained`].
     /// An outlet that holds nothing takes any delivery, however large.
-    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer;
+    fn offer(&self, delivery: &Delivery<'_>, flow: Flow) -> Offer;
+
+    /// Sends what was held back because more was to follow: what came together can so be sent together.
+    fn flush(&self);
+}
+
+/// Whether others follow a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It comes by itself, and is sent at once.
+    Single,
+    /// Others may follow at once. It may be held back until [`Outlet::flush`], which comes before the hub waits for anything.
+    More,
 }
 
 /// What came of an offer.
@@ -48,6 +62,8 @@ pub enum Delivery<'a> {
         event: &'a Arc<Event>,
         /// The text of the cursor; `None` for an ephemeral event.
         cursor: Option<&'a str>,
+        /// What others have made of it who are told it with the same cursor, if there may be any.
+        shared: Option<&'a Shared>,
     },
     /// Events may have been missed before this cursor.
     Gap {
@@ -61,6 +77,26 @@ pub enum Delivery<'a> {
         /// The text of the cursor that goes on from here.
         cursor: &'a str,
     },
+}
+
+/// What outlets make of an event that many are told with the same cursor: made once for each form, by the first that needs it.
+#[derive(Debug, Default)]
+pub struct Shared([OnceCell<Bytes>; 2]);
+
+/// The forms of an event on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A block of the event stream.
+    Block = 0,
+    /// The same, as a chunk of HTTP/1.1.
+    Chunk = 1,
+}
+
+impl Shared {
+    /// The event in this form.
+    pub fn form(&self, form: Form, make: impl FnOnce() -> Bytes) -> &Bytes {
+        self.0[form as usize].get_or_init(make)
+    }
 }
 
 /// What a follower asks for.
@@ -110,7 +146,7 @@ pub enum Effect {
 
 /// Which question an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(u64);
+pub struct Ticket(NonZeroU64);
 
 /// A question for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,7 @@ use self::known::Known;
 use crate::{
     auth::{Added, Auth},
     bus::Bus,
-    hub::{Delivery, Follow, HubHandle, HubSettings, Offer, Outlet, Start},
+    hub::{Delivery, Flow, Follow, HubHandle, HubSettings, Offer, Outlet, Start},
     journal::{AppendError, Journal},
     log::Log,
     model::{Layout, Publish, Shard, Topic, UnixMillis},
@@ -130,7 +130,7 @@ fn run(
     });
     let shard = shard(hearing.layout);
     LocalSet::new().block_on(&runtime, async {
-        let hub = HubHandle::spawn(
+        let (hub, driver) = HubHandle::new(
             hearing.layout,
             HubSettings::default(),
             hearing.log.clone(),
@@ -138,7 +138,7 @@ fn run(
         );
         tokio::select! {
             () = stop.cancelled() => {}
-            () = hub.ended() => {}
+            () = driver.run() => {}
             () = follow(&hub, &ear) => {}
             () = renew(&ear, renewal, &*hearing.log, shard, safe) => {}
         }
@@ -153,7 +153,7 @@ async fn follow(hub: &HubHandle, ear: &Rc<Ear>) {
             topics: vec![Topic::revocations()],
             start: Start::Earliest,
         };
-        hub.attach(follow, Box::new(Hears(Rc::clone(ear))))
+        hub.attach(follow, Rc::new(Hears(Rc::clone(ear))))
     };
     let mut id = attach();
     loop {
@@ -178,7 +178,7 @@ struct Ear {
 struct Hears(Rc<Ear>);
 
 impl Outlet for Hears {
-    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
+    fn offer(&self, delivery: &Delivery<'_>, _: Flow) -> Offer {
         let ear = &self.0;
         match delivery {
             Delivery::Event { event, .. } => {
@@ -210,6 +210,8 @@ impl Outlet for Hears {
         }
         Offer::Taken
     }
+
+    fn flush(&self) {}
 }
 
 /// Appends again what is about to be dropped, for ever.

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::watch;
 
 pub use self::text::RevocationError;
-use super::TokenFacts;
+use super::{Digest, TokenFacts};
 use crate::model::UnixMillis;
 
 /// What is taken back.
@@ -145,11 +145,11 @@ impl Revocations {
 /// How many expiries may be of what is there no longer.
 const NEEDLESS: usize = 1_024;
 
-/// By name.
+/// By name, each found by its digest: that is what is known of a token that was looked at earlier.
 #[derive(Debug, Default)]
 struct Index {
-    tokens: HashMap<Arc<str>, UnixMillis>,
-    users: HashMap<Arc<str>, Bounds>,
+    tokens: HashMap<Digest, (Arc<str>, UnixMillis)>,
+    users: HashMap<Digest, (Arc<str>, Bounds)>,
     all: Bounds,
     /// How many there are.
     count: usize,
@@ -210,12 +210,15 @@ impl Index {
         }
         let name = match revocation.target {
             Target::Token(id) => {
-                self.count += usize::from(self.tokens.insert(id.clone(), until).is_none());
+                let had = self.tokens.insert(Digest::of(&id), (Arc::clone(&id), until));
+                self.count += usize::from(had.is_none());
                 Name::Token(id)
             }
             Target::User { subject, issued_before } => {
                 self.count += 1;
-                self.count -= self.users.entry(subject.clone()).or_default().add(issued_before, until);
+                let user = self.users.entry(Digest::of(&subject));
+                let (_, bounds) = user.or_insert_with(|| (Arc::clone(&subject), Bounds::default()));
+                self.count -= bounds.add(issued_before, until);
                 Name::User(subject)
             }
             Target::All { issued_before } => {
@@ -235,10 +238,10 @@ impl Index {
     fn has_less(&self, revocation: &Revocation) -> bool {
         let until = revocation.until;
         match &revocation.target {
-            Target::Token(id) => self.tokens.contains_key(id),
+            Target::Token(id) => self.tokens.contains_key(&Digest::of(id)),
             Target::User { subject, issued_before } => {
-                let bounds = self.users.get(subject);
-                bounds.is_some_and(|bounds| bounds.has_less(*issued_before, until))
+                let user = self.users.get(&Digest::of(subject));
+                user.is_some_and(|(_, bounds)| bounds.has_less(*issued_before, until))
             }
             Target::All { issued_before } => self.all.has_less(*issued_before, until),
         }
@@ -247,10 +250,13 @@ impl Index {
     fn knows(&self, revocation: &Revocation) -> bool {
         let until = revocation.until;
         match &revocation.target {
-            Target::Token(id) => self.tokens.get(id).is_some_and(|known| *known >= until),
+            Target::Token(id) => {
+                let token = self.tokens.get(&Digest::of(id));
+                token.is_some_and(|(_, known)| *known >= until)
+            }
             Target::User { subject, issued_before } => {
-                let bounds = self.users.get(subject);
-                bounds.is_some_and(|bounds| bounds.knows(*issued_before, until))
+                let user = self.users.get(&Digest::of(subject));
+                user.is_some_and(|(_, bounds)| bounds.knows(*issued_before, until))
             }
             Target::All { issued_before } => self.all.knows(*issued_before, until),
         }
@@ -258,8 +264,9 @@ impl Index {
 
     /// Leaves out the expiries of what is there no longer.
     fn sort_out(&mut self) {
-        let tokens = self.tokens.iter().map(|(id, until)| (*until, Name::Token(id.clone())));
-        let users = self.users.iter().flat_map(|(subject, bounds)| {
+        let tokens = self.tokens.values();
+        let tokens = tokens.map(|(id, until)| (*until, Name::Token(id.clone())));
+        let users = self.users.values().flat_map(|(subject, bounds)| {
             let bounds = bounds.0.iter();
             bounds.map(|bound| (bound.1, Name::User(subject.clone())))
         });
@@ -274,17 +281,20 @@ impl Index {
                 return;
             };
             self.count -= match name {
-                Name::Token(id) => usize::from(
+                Name::Token(id) => {
+                    let digest = Digest::of(&id);
                     // It may have been taken back for longer since.
-                    self.tokens.get(&id) == Some(&until) && self.tokens.remove(&id).is_some(),
-                ),
+                    let is_over = self.tokens.get(&digest).is_some_and(|(_, known)| *known == until);
+                    usize::from(is_over && self.tokens.remove(&digest).is_some())
+                }
                 Name::User(subject) => {
-                    let Some(bounds) = self.users.get_mut(&subject) else {
+                    let digest = Digest::of(&subject);
+                    let Some((_, bounds)) = self.users.get_mut(&digest) else {
                         continue;
                     };
                     let gone = bounds.forget(now);
                     if bounds.0.is_empty() {
-                        self.users.remove(&subject);
+                        self.users.remove(&digest);
                     }
                     gone
                 }
@@ -294,19 +304,17 @@ impl Index {
     }
 
     fn covers(&self, token: &TokenFacts, now: UnixMillis) -> bool {
-        let by_id = || token.id.as_ref().and_then(|id| self.tokens.get(id));
-        let by_subject = || token.subject.as_ref().and_then(|subject| self.users.get(subject));
+        let by_id = || token.id.and_then(|id| self.tokens.get(&id));
+        let by_subject = || token.subject.and_then(|subject| self.users.get(&subject));
         self.all.covers(token.issued_at, now)
-            || by_id().is_some_and(|until| *until > now)
-            || by_subject().is_some_and(|bounds| bounds.covers(token.issued_at, now))
+            || by_id().is_some_and(|(_, until)| *until > now)
+            || by_subject().is_some_and(|(_, bounds)| bounds.covers(token.issued_at, now))
     }
 
     fn all(&self, now: UnixMillis) -> Vec<Revocation> {
-        let tokens = self
-            .tokens
-            .iter()
-            .map(|(id, until)| (Target::Token(id.clone()), *until));
-        let users = self.users.iter().flat_map(|(subject, bounds)| {
+        let tokens = self.tokens.values();
+        let tokens = tokens.map(|(id, until)| (Target::Token(id.clone()), *until));
+        let users = self.users.values().flat_map(|(subject, bounds)| {
             bounds.0.iter().map(move |(issued_before, until)| {
                 let (subject, issued_before) = (subject.clone(), *issued_before);
                 (Target::User { subject, issued_before }, *until)

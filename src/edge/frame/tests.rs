@@ -64,9 +64,13 @@ fn event(event_type: Option<&str>, data: &str) -> Arc<Event> {
 }
 
 fn render(event: &Arc<Event>, cursor: Option<&str>) -> Bytes {
-    Frame::of(&Delivery::Event { event, cursor })
-        .expect("an event is a frame")
-        .into_bytes()
+    Frame::of(&Delivery::Event {
+        event,
+        cursor,
+        shared: None,
+    })
+    .expect("an event is a frame")
+    .into_bytes()
 }
 
 /// What a reader makes of line ends: each is one LF.
@@ -154,6 +158,7 @@ fn the_body_is_rendered_once_and_shared() {
         Frame::of(&Delivery::Event {
             event: &event,
             cursor: Some(cursor),
+            shared: None,
         })
         .expect("an event is a frame")
     };

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{Asked, Asker, Hub};
 use crate::{
     feed::{CatchUp, Joined, Session, Step},
-    hub::{Delivery, FollowerId, Offer, Question},
+    hub::{Delivery, Flow, FollowerId, Offer, Question},
     log::{Page, Replay},
     model::{Epoch, Event, Position, Seq, Shard, Slot},
 };
@@ -52,14 +52,16 @@ impl Hub {
                 }
                 Step::Tell(reason) => {
                     let cursor = catch_up.cursor().to_string();
-                    let offer = follower.outlet.offer(&Delivery::Gap {
+                    let gap = Delivery::Gap {
                         reason,
                         cursor: &cursor,
-                    });
-                    if offer == Offer::Taken {
-                        catch_up.told();
-                    } else {
+                    };
+                    let offer = follower.offer(id, &gap, Flow::More, &mut self.held);
+                    if offer != Offer::Taken {
                         return self.refused(id, offer);
+                    }
+                    if let Some(catch_up) = self.catching_up(id) {
+                        catch_up.told();
                     }
                 }
                 Step::Locate(shard, time) => {
@@ -81,7 +83,8 @@ impl Hub {
         };
         if !follower.told_level {
             let cursor = joined.cursor(&self.feed, None).to_string();
-            match follower.outlet.offer(&Delivery::Level { cursor: &cursor }) {
+            let level = Delivery::Level { cursor: &cursor };
+            match follower.offer(id, &level, Flow::More, &mut self.held) {
                 Offer::Taken => follower.told_level = true,
                 offer => return self.refused(id, offer),
             }
@@ -219,14 +222,18 @@ impl Hub {
         let before = catch_up.cursor().clone();
         advance(catch_up);
         let text = catch_up.cursor().to_string();
-        let offer = follower.outlet.offer(&Delivery::Event {
+        let event = Delivery::Event {
             event,
             cursor: Some(&text),
-        });
+            shared: None,
+        };
+        let offer = follower.offer(id, &event, Flow::More, &mut self.held);
         if offer == Offer::Taken {
             return ControlFlow::Continue(());
         }
-        catch_up.put_back(before);
+        if let Some(catch_up) = self.catching_up(id) {
+            catch_up.put_back(before);
+        }
         self.refused(id, offer);
         ControlFlow::Break(())
     }

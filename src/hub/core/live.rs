@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Asked, Asker, Hub};
 use crate::{
     feed::{CatchUp, Passed, Session},
-    hub::{Delivery, FollowerId, Offer, Question},
+    hub::{Delivery, FollowerId, Offer, Question, Shared},
     log::Replay,
     model::{Cursor, Event, Seq, Shard, Slot},
 };
@@ -22,7 +22,8 @@ impl Hub {
         let Some(key) = self.followers.key(&event.topic) else {
             return;
         };
-        let mut shared = None;
+        // Of those who follow one slot alone all have the same cursor after the event, and so the same frame.
+        let (mut text_of_all, shared) = (None, Shared::default());
         let mut gone = Vec::new();
         let mut place = 0;
         while let Some(id) = self.followers.at(key, place) {
@@ -34,21 +35,30 @@ impl Hub {
                 continue;
             };
             let offer = match passed {
-                None => follower.outlet.offer(&Delivery::Event { event, cursor: None }),
+                None => {
+                    let event = Delivery::Event {
+                        event,
+                        cursor: None,
+                        shared: Some(&shared),
+                    };
+                    follower.offer(id, &event, self.flow, &mut self.held)
+                }
                 Some(passed) if passed.seq <= joined.at(passed.slot) => continue,
                 Some(passed) => {
                     let cursor = || joined.cursor(&self.feed, Some((passed.slot, passed.seq))).to_string();
                     let own;
-                    let text = if joined.is_single() {
-                        &*shared.get_or_insert_with(cursor)
+                    let (text, shared) = if joined.is_single() {
+                        (&*text_of_all.get_or_insert_with(cursor), Some(&shared))
                     } else {
                         own = cursor();
-                        &own
+                        (&own, None)
                     };
-                    follower.outlet.offer(&Delivery::Event {
+                    let event = Delivery::Event {
                         event,
                         cursor: Some(text),
-                    })
+                        shared,
+                    };
+                    follower.offer(id, &event, self.flow, &mut self.held)
                 }
             };
             match offer {
@@ -56,8 +66,10 @@ impl Hub {
                 Offer::Gone => gone.push(id),
                 Offer::Full => {
                     follower.blocked = true;
-                    let cursor = joined.cursor(&self.feed, passed.map(|passed| (passed.slot, passed.before)));
-                    self.fall_back(id, cursor);
+                    if let Session::Live(joined) = &follower.session {
+                        let cursor = joined.cursor(&self.feed, passed.map(|passed| (passed.slot, passed.before)));
+                        self.fall_back(id, cursor);
+                    }
                 }
             }
         }

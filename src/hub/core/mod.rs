@@ -5,13 +5,17 @@ mod live;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroU64,
+    rc::Rc,
+};
 
 use smallvec::SmallVec;
 
 use super::{
-    Answer, Effect, Follow, FollowerId, Outlet, Question, Start, Ticket,
-    followers::Followers,
+    Answer, Effect, Flow, Follow, FollowerId, Outlet, Question, Start, Ticket,
+    followers::{Follower, Followers},
     tail::{TailBounds, Tails},
 };
 use crate::{
@@ -51,6 +55,9 @@ impl Default for HubSettings {
     }
 }
 
+/// So many places of those to be flushed are kept when there is nobody.
+const KEPT: usize = 1_024;
+
 /// Fans out to the followers of one worker. See the module's documentation.
 pub struct Hub {
     layout: Layout,
@@ -67,8 +74,12 @@ pub struct Hub {
     questions: HashMap<Ticket, Asked>,
     /// The question by which each slot is being filled. Answers to older ones are stale.
     fills: HashMap<Slot, Ticket>,
-    next_ticket: u64,
+    next_ticket: NonZeroU64,
     effects: Vec<Effect>,
+    /// Whether more notices follow the one that is looked at.
+    flow: Flow,
+    /// Those whose outlets may hold something back.
+    held: Vec<FollowerId>,
 }
 
 #[derive(Debug, Default)]
@@ -119,8 +130,10 @@ impl Hub {
             watching: HashMap::new(),
             questions: HashMap::new(),
             fills: HashMap::new(),
-            next_ticket: 0,
+            next_ticket: NonZeroU64::MIN,
             effects: Vec::new(),
+            flow: Flow::Single,
+            held: Vec::new(),
         }
     }
 
@@ -130,7 +143,7 @@ impl Hub {
     }
 
     /// Takes on a follower.
-    pub fn attach(&mut self, follow: Follow, outlet: Box<dyn Outlet>) -> FollowerId {
+    pub fn attach(&mut self, follow: Follow, outlet: Rc<dyn Outlet>) -> FollowerId {
         let catch_up = match follow.start {
             Start::Now => CatchUp::after(Cursor::new()),
             Start::After(cursor) if self.could_issue(&cursor) && self.tells_of_any(&cursor, &follow.topics) => {
@@ -158,6 +171,7 @@ impl Hub {
             self.carry_out(out);
         }
         self.step(id);
+        self.flush();
         id
     }
 
@@ -187,12 +201,7 @@ impl Hub {
             .followers
             .get(id)
             .into_iter()
-            .flat_map(|follower| {
-                follower
-                    .asking
-                    .into_iter()
-                    .chain(follower.stuck.iter().map(|(_, ticket)| *ticket))
-            })
+            .flat_map(Follower::questions)
             .collect();
         for ticket in asked {
             self.questions.remove(&ticket);
@@ -238,11 +247,38 @@ impl Hub {
         if let Some(follower) = self.followers.get_mut(id) {
             follower.blocked = false;
             self.step(id);
+            self.flush();
         }
     }
 
     /// The bus says something.
     pub fn notice(&mut self, notice: &Notice) {
+        self.notices(std::slice::from_ref(notice));
+    }
+
+    /// The bus says several things: what an outlet gets of them it may send at once.
+    pub fn notices(&mut self, notices: &[Notice]) {
+        self.flow = if notices.len() > 1 { Flow::More } else { Flow::Single };
+        for notice in notices {
+            self.hear(notice);
+        }
+        self.flush();
+    }
+
+    /// Has everyone send what was held back because more was to follow.
+    fn flush(&mut self) {
+        // Who is flushed offers nothing, so nobody is added meanwhile; the memory is kept for the next time, unless it was for a crowd.
+        let mut held = std::mem::take(&mut self.held);
+        for id in held.drain(..) {
+            if let Some(follower) = self.followers.get_mut(id) {
+                follower.flush();
+            }
+        }
+        held.shrink_to(KEPT);
+        self.held = held;
+    }
+
+    fn hear(&mut self, notice: &Notice) {
         let mut out = Vec::new();
         match notice {
             Notice::Announcement(announcement) => self.feed.announce(announcement, &mut out),
@@ -255,6 +291,12 @@ impl Hub {
 
     /// The log answers. An answer that nobody waits for any more is dropped.
     pub fn answer(&mut self, ticket: Ticket, answer: &Answer) {
+        self.flow = Flow::More;
+        self.answered(ticket, answer);
+        self.flush();
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: &Answer) {
         let Some(asked) = self.questions.remove(&ticket) else {
             return;
         };
@@ -268,7 +310,7 @@ impl Hub {
                 return;
             };
             follower.asking.take_if(|out| *out == ticket);
-            follower.stuck.retain(|(_, out)| *out != ticket);
+            follower.unstick(ticket);
         }
         match (asked.asker, answer) {
             (asker, Answer::Failed(_)) => {
@@ -301,8 +343,8 @@ impl Hub {
     }
 
     fn ask(&mut self, asker: Asker, question: Question, attempt: u32) {
-        self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
+        self.next_ticket = self.next_ticket.saturating_add(1);
         match asker {
             Asker::Feed => {}
             Asker::Fill(slot) => {
@@ -312,7 +354,7 @@ impl Hub {
                 if let Some(follower) = self.followers.get_mut(id) {
                     // What was read in vain does not hold up what can be read.
                     if attempt > 0 && matches!(question, Question::Replay(_)) {
-                        follower.stuck.push((shard, ticket));
+                        follower.stick(shard, ticket);
                     } else {
                         follower.asking = Some(ticket);
                     }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use super::*;
 use crate::{
     bus::Announcement,
-    hub::{Delivery, Offer},
+    hub::{Delivery, Flow, Offer},
     log::{Heads, Page, Replay},
     model::Event,
 };
@@ -15,7 +15,7 @@ use crate::{
 struct Recorder(Rc<RefCell<Vec<String>>>);
 
 impl Outlet for Recorder {
-    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
+    fn offer(&self, delivery: &Delivery<'_>, _: Flow) -> Offer {
         match delivery {
             Delivery::Event { event, .. } => self.0.borrow_mut().push(event.data.to_string()),
             Delivery::Gap { reason, .. } => self.0.borrow_mut().push(reason.as_str().to_owned()),
@@ -23,6 +23,8 @@ impl Outlet for Recorder {
         }
         Offer::Taken
     }
+
+    fn flush(&self) {}
 }
 
 const EPOCH: Epoch = Epoch(1);
@@ -77,7 +79,7 @@ fn attach(hub: &mut Hub, topic: &str) -> (FollowerId, Recorder) {
             topics,
             start: Start::Now,
         },
-        Box::new(recorder.clone()),
+        Rc::new(recorder.clone()),
     );
     (id, recorder)
 }
@@ -193,7 +195,7 @@ fn whoever_leaves_is_not_waited_for_by_the_log_or_kept() {
             topics: vec![Topic::parse("a").expect("valid")],
             start: Start::Earliest,
         },
-        Box::new(Recorder::default()),
+        Rc::new(Recorder::default()),
     );
     let located = asked(&mut hub);
     hub.detach(waits);
@@ -225,7 +227,7 @@ fn a_cursor_of_another_layout_is_told_that_it_is_unknown() {
                 topics: vec![Topic::parse("a").expect("valid")],
                 start: Start::After(Cursor::parse(text).expect("a cursor")),
             },
-            Box::new(recorder.clone()),
+            Rc::new(recorder.clone()),
         );
         let told: &[String] = if is_ours { &[] } else { &["unknown".to_owned()] };
         assert_eq!(*recorder.0.borrow(), told, "{text}");
@@ -255,7 +257,7 @@ fn a_cursor_that_tells_of_none_of_the_shards_is_unknown() {
             topics: vec![Topic::parse("a").expect("valid")],
             start: Start::After(cursor.clone()),
         };
-        let id = hub.attach(follow, Box::new(recorder));
+        let id = hub.attach(follow, Rc::new(recorder));
         let session = &hub.followers.get(id).expect("attached").session;
         let Session::CatchingUp(catch_up) = session else {
             panic!("{session:?}");
@@ -360,7 +362,7 @@ fn a_shard_that_cannot_be_read_does_not_hold_up_the_others() {
         topics: [a, b].map(|topic| Topic::parse(topic).expect("valid")).into(),
         start: Start::After(Cursor::parse("1-1.4-1_1.4").expect("a cursor")),
     };
-    hub.attach(follow, Box::new(recorder.clone()));
+    hub.attach(follow, Rc::new(recorder.clone()));
     let mut expected = Vec::new();
     let mut away = answer_all(&mut hub, [6, 6], Some(Shard(0)));
     assert_eq!(*recorder.0.borrow(), expected, "it may be back at once");
@@ -400,7 +402,7 @@ fn who_begins_now_begins_where_it_came_in_each_shard_that_is_there() {
         topics: [a, b].map(|topic| Topic::parse(topic).expect("valid")).into(),
         start: Start::Now,
     };
-    hub.attach(follow, Box::new(recorder.clone()));
+    hub.attach(follow, Rc::new(recorder.clone()));
     let away = answer_all(&mut hub, [6, 6], Some(Shard(0)));
     hub.notice(&announced(1, b, 6, 7));
     // No cursor could say yet where it begins in the other shard.
@@ -427,7 +429,7 @@ fn who_is_ahead_of_the_log_is_not_level_until_the_log_knows_its_position() {
                 topics: vec![Topic::parse("a").expect("valid")],
                 start: Start::After(cursor),
             },
-            Box::new(recorder.clone()),
+            Rc::new(recorder.clone()),
         );
         for attempt in 0..3 {
             let ticket = asked(&mut hub);

@@ -135,7 +135,15 @@ impl World {
             }
             Action::Notice(edge, life, notice) => {
                 if self.edges[edge].life == life {
-                    self.edges[edge].hub.notice(&notice);
+                    // Now and then an edge is late, and finds more than one.
+                    let until = self.schedule.now() + self.rng.random_range(0..20);
+                    let is_next =
+                        |next: &Action| matches!(next, Action::Notice(of, its, _) if (*of, *its) == (edge, life));
+                    let mut burst = vec![notice];
+                    while let Some(Action::Notice(.., next)) = self.schedule.next_if(until, is_next) {
+                        burst.push(next);
+                    }
+                    self.edges[edge].hub.notices(&burst);
                     self.carry_out(edge);
                 }
             }
@@ -251,7 +259,7 @@ impl World {
         let pipe = Pipe::new(room, self.published.clone());
         let id = self.edges[edge]
             .hub
-            .attach(Follow { topics, start }, Box::new(PipeOutlet(pipe.clone())));
+            .attach(Follow { topics, start }, Rc::new(PipeOutlet(pipe.clone())));
         self.readers[reader].on = Some((edge, id, pipe.clone()));
         self.carry_out(edge);
         self.after(200, Action::Consume(reader, pipe));
@@ -264,6 +272,10 @@ impl World {
         if !Rc::ptr_eq(&current, pipe) {
             return;
         }
+        assert!(
+            pipe.borrow().held.is_empty(),
+            "whatever is held back is sent before the hub waits"
+        );
         let taken = self.rng.random_range(0..3);
         for _ in 0..taken {
             let Some((seen, cursor)) = pipe.borrow_mut().items.pop_front() else {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 use super::Faults;
 use crate::{
     feed::GapReason,
-    hub::{Delivery, FollowerId, Offer, Outlet},
+    hub::{Delivery, Flow, FollowerId, Offer, Outlet},
     model::Seq,
 };
 
@@ -37,6 +37,8 @@ pub(super) enum Seen {
 /// What waits between an edge and a reader.
 pub(super) struct Pipe {
     pub(super) items: VecDeque<(Seen, String)>,
+    /// What more was to follow.
+    pub(super) held: Vec<(Seen, String)>,
     pub(super) room: usize,
     pub(super) refused: bool,
     pub(super) gone: bool,
@@ -47,6 +49,7 @@ impl Pipe {
     pub(super) fn new(room: usize, published: Published) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self {
             items: VecDeque::new(),
+            held: Vec::new(),
             room,
             refused: false,
             gone: false,
@@ -55,10 +58,16 @@ impl Pipe {
     }
 }
 
+impl Pipe {
+    fn flush(&mut self) {
+        self.items.extend(self.held.drain(..));
+    }
+}
+
 pub(super) struct PipeOutlet(pub(super) Rc<RefCell<Pipe>>);
 
 impl Outlet for PipeOutlet {
-    fn offer(&mut self, delivery: &Delivery<'_>) -> Offer {
+    fn offer(&self, delivery: &Delivery<'_>, flow: Flow) -> Offer {
         let mut pipe = self.0.borrow_mut();
         assert!(
             !pipe.refused,
@@ -67,7 +76,7 @@ impl Outlet for PipeOutlet {
         if pipe.gone {
             return Offer::Gone;
         }
-        if pipe.items.len() >= pipe.room {
+        if pipe.items.len() + pipe.held.len() >= pipe.room {
             pipe.refused = true;
             return Offer::Full;
         }
@@ -77,7 +86,7 @@ impl Outlet for PipeOutlet {
                 (Seen::Level(published), cursor)
             }
             Delivery::Gap { reason, cursor } => (Seen::Gap(reason), cursor),
-            Delivery::Event { event, cursor } => {
+            Delivery::Event { event, cursor, .. } => {
                 let (topic, epoch) = event.data.split_once(' ').expect("as published");
                 let seen = Seen::Event {
                     topic: topic.parse().expect("as published"),
@@ -87,8 +96,15 @@ impl Outlet for PipeOutlet {
                 (seen, cursor.expect("durable"))
             }
         };
-        pipe.items.push_back((seen, cursor.to_owned()));
+        pipe.held.push((seen, cursor.to_owned()));
+        if flow == Flow::Single {
+            pipe.flush();
+        }
         Offer::Taken
+    }
+
+    fn flush(&self) {
+        self.0.borrow_mut().flush();
     }
 }
 

@@ -41,4 +41,13 @@ impl<A> Schedule<A> {
             }
         }
     }
+    /// What happens next, if that is such a thing and does before or at `until`.
+    pub(super) fn next_if(&mut self, until: u64, is_such: impl Fn(&A) -> bool) -> Option<A> {
+        let first = self.due.first_entry()?;
+        if first.key().0 > until || !is_such(first.get()) {
+            return None;
+        }
+        self.now = first.key().0;
+        Some(first.remove())
+    }
 }

@@ -197,7 +197,15 @@ impl World {
             Action::Tick(edge) => self.tick(edge),
             Action::Notice(edge, life, notice) => {
                 if self.hears(edge, life) {
-                    self.edges[edge].hub.notice(&notice);
+                    // Now and then an edge is late, and finds more than one.
+                    let until = self.schedule.now() + self.rng.random_range(0..20);
+                    let is_next =
+                        |next: &Action| matches!(next, Action::Notice(of, its, _) if (*of, *its) == (edge, life));
+                    let mut burst = vec![notice];
+                    while let Some(Action::Notice(.., next)) = self.schedule.next_if(until, is_next) {
+                        burst.push(next);
+                    }
+                    self.edges[edge].hub.notices(&burst);
                     self.carry_out(edge);
                 }
             }

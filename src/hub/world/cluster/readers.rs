@@ -43,7 +43,7 @@ impl World {
             1_000
         };
         let pipe = Pipe::new(room, self.published.clone());
-        let outlet = Box::new(PipeOutlet(pipe.clone()));
+        let outlet = std::rc::Rc::new(PipeOutlet(pipe.clone()));
         let id = self.edges[edge].hub.attach(Follow { topics, start }, outlet);
         self.clients[client].connection += 1;
         self.clients[client].reader.on = Some((edge, id, pipe));
@@ -58,6 +58,10 @@ impl World {
         let Some((edge, id, pipe)) = this.reader.on.clone().filter(|_| this.connection == connection) else {
             return;
         };
+        assert!(
+            pipe.borrow().held.is_empty(),
+            "whatever is held back is sent before the hub waits"
+        );
         for _ in 0..taken {
             let Some((seen, cursor)) = pipe.borrow_mut().items.pop_front() else {
                 break;
