@@ -9,7 +9,10 @@ use tidings_loadtest::{
     fleet::Host,
     process, raw,
     report::{Output, compare},
-    scenario::{edges, fanout, growth, hold, interest, latency, million, publish, rawlimit, resume, rolling, storm},
+    scenario::{
+        edges, fanout, growth, hold, inboxes, interest, latency, million, mixed, publish, rawlimit, resume, rolling,
+        storm,
+    },
     swarm, target,
 };
 
@@ -54,6 +57,10 @@ enum Scenario {
     Growth(growth::Options),
     /// Memory and processor time per idle stream.
     Hold(hold::Options),
+    /// Each event to one of many users: time from publish to receive, at a given rate.
+    Inboxes(inboxes::Options),
+    /// Inboxes, groups and everybody, with some readers that are slow.
+    Mixed(mixed::Options),
     /// Time from publish to receive, at a given rate.
     Latency(latency::Options),
     /// What each edge of a cluster hears over NATS, with streams at their owners and anywhere.
@@ -106,7 +113,9 @@ async fn measure(scenario: Scenario, target: &target::Options, output: &Output) 
         Scenario::Fanout(options) => fanout::run(&node()?, &host, &options).await?,
         Scenario::Growth(options) => growth::run(&node()?, &host, &options).await?,
         Scenario::Rawlimit(options) => rawlimit::run(&node()?, &host, &options).await?,
-        Scenario::Hold(options) => hold::run(&node()?, &options).await?,
+        Scenario::Hold(options) => hold::run(&node()?, &host, &options).await?,
+        Scenario::Inboxes(options) => inboxes::run(&node()?, &host, &options).await?,
+        Scenario::Mixed(options) => mixed::run(&node()?, &host, &options).await?,
         Scenario::Latency(options) => latency::run(&node()?, &options).await?,
         Scenario::Interest(options) => interest::run(&node()?, &options).await?,
         Scenario::Publish(options) => publish::run(&node()?, &options).await?,

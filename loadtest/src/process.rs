@@ -7,7 +7,7 @@ use nix::{time::clock_getcpuclockid, unistd::Pid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A process's memory, in bytes. The kernel's own share (its socket buffers) is in none of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
     /// What is resident, shared pages and all.
     pub resident: u64,
@@ -18,6 +18,21 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// That of several processes together.
+    ///
+    /// # Errors
+    /// If one of them is not there, or another user's.
+    pub fn of_all(pids: &[u32]) -> Result<Self> {
+        let mut sum = Self::default();
+        for &pid in pids {
+            let one = Self::of(pid)?;
+            sum.resident += one.resident;
+            sum.proportional += one.proportional;
+            sum.anonymous += one.anonymous;
+        }
+        Ok(sum)
+    }
+
     /// That of a process, from `/proc/PID/smaps_rollup`.
     ///
     /// # Errors

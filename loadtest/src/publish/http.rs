@@ -40,6 +40,8 @@ pub(super) struct Lane {
     read: Vec<u8>,
     /// The events of each request without an answer.
     sent: VecDeque<Vec<Payload>>,
+    /// The server has said that it closes the connection.
+    is_closing: bool,
     /// Nothing is sent before this.
     pause: Option<Instant>,
     scratch: Vec<u8>,
@@ -74,6 +76,7 @@ impl Lane {
             written: 0,
             read: Vec::new(),
             sent: VecDeque::new(),
+            is_closing: false,
             pause: None,
             scratch: Vec::new(),
             shared,
@@ -94,6 +97,7 @@ impl Lane {
             self.out.clear();
             self.written = 0;
             self.read.clear();
+            self.is_closing = false;
             let mut backoff = Backoff::new();
             self.socket = loop {
                 let addresses = &self.shared.sending.to.addresses;
@@ -135,7 +139,9 @@ impl Lane {
                         Ok(false) => return Ok(Over::Failed(anyhow::anyhow!("the server closed the connection"))),
                         Err(error) => return Ok(Over::Failed(error)),
                     }
-                    self.answers()?;
+                    if self.answers()? && self.sent.is_empty() {
+                        return Ok(Over::Closed);
+                    }
                 }
                 writable = self.socket.writable(), if self.written < self.out.len() => writable?,
                 () = tokio::time::sleep_until(pause) => self.pause = None,
@@ -145,6 +151,9 @@ impl Lane {
 
     /// Renders what can be sent.
     fn fill(&mut self) {
+        if self.is_closing {
+            return;
+        }
         if self.pause.is_some_and(|pause| Instant::now() < pause) {
             return;
         }
@@ -230,12 +239,19 @@ impl Lane {
         }
     }
 
-    /// Takes the whole answers from what was read. An error ends the publisher.
-    fn answers(&mut self) -> Result<()> {
+    /// Takes the whole answers from what was read. True, if the server closes the connection after the last. An error ends the publisher.
+    fn answers(&mut self) -> Result<bool> {
         let mut taken = 0;
         let mut acknowledged = Vec::new();
-        while let Some((status, body, length)) = answer(&self.read[taken..])? {
+        while let Some(answer) = Answer::parse(&self.read[taken..])? {
+            let Answer {
+                status,
+                body,
+                length,
+                closes,
+            } = answer;
             taken += length;
+            self.is_closing |= closes;
             let events = self.sent.pop_front().context("an answer to nothing")?;
             let refused = self.http.refused.as_deref().is_some_and(|text| body.contains(text));
             if self.http.acknowledged.contains(&status) && !refused {
@@ -254,7 +270,7 @@ impl Lane {
         }
         self.read.drain(..taken);
         self.shared.acknowledge(acknowledged);
-        Ok(())
+        Ok(self.is_closing)
     }
 }
 
@@ -292,35 +308,50 @@ impl Filling {
     }
 }
 
-/// The first answer: its status, its body and how many bytes it took; none if it is not whole yet.
-fn answer(bytes: &[u8]) -> Result<Option<(u16, String, usize)>> {
-    let Some(head) = Head::parse(bytes)? else {
-        return Ok(None);
-    };
-    let rest = &bytes[head.bytes..];
-    if head.is_chunked {
-        let (mut chunks, mut body) = (Chunks::default(), Vec::new());
-        for (read, byte) in rest.iter().enumerate() {
-            // One after another: what follows belongs to the next answer.
-            chunks.read(std::slice::from_ref(byte), &mut body)?;
-            if chunks.is_complete() {
-                let body = String::from_utf8_lossy(&body).into_owned();
-                return Ok(Some((head.status, body, head.bytes + read + 1)));
+/// An answer.
+struct Answer {
+    status: u16,
+    body: String,
+    /// How many bytes it took.
+    length: usize,
+    /// Whether the server closes the connection after it.
+    closes: bool,
+}
+
+impl Answer {
+    /// The first of these bytes; none if it is not whole yet.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        let Some(head) = Head::parse(bytes)? else {
+            return Ok(None);
+        };
+        let (fields, rest) = bytes.split_at(head.bytes);
+        let fields = String::from_utf8_lossy(fields).to_ascii_lowercase();
+        let answer = |body: &[u8], length| Self {
+            status: head.status,
+            body: String::from_utf8_lossy(body).into_owned(),
+            length: head.bytes + length,
+            closes: fields.contains("\r\nconnection: close\r\n"),
+        };
+        if head.is_chunked {
+            let (mut chunks, mut body) = (Chunks::default(), Vec::new());
+            for (read, byte) in rest.iter().enumerate() {
+                // One after another: what follows belongs to the next answer.
+                chunks.read(std::slice::from_ref(byte), &mut body)?;
+                if chunks.is_complete() {
+                    return Ok(Some(answer(&body, read + 1)));
+                }
             }
+            return Ok(None);
         }
-        return Ok(None);
+        let length = match head.length {
+            Some(length) => length,
+            None => {
+                ensure!(matches!(head.status, 204 | 304), "an answer without a length");
+                0
+            }
+        };
+        Ok(rest.get(..length).map(|body| answer(body, length)))
     }
-    let length = match head.length {
-        Some(length) => length,
-        None => {
-            ensure!(matches!(head.status, 204 | 304), "an answer without a length");
-            0
-        }
-    };
-    Ok(rest.get(..length).map(|body| {
-        let body = String::from_utf8_lossy(body).into_owned();
-        (head.status, body, head.bytes + length)
-    }))
 }
 
 #[cfg(test)]
@@ -330,19 +361,19 @@ mod tests {
     #[test]
     fn answers_are_told_apart_however_they_are_framed() {
         let answers =
-            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 201 Created\r\n\
-            Transfer-Encoding: chunked\r\n\r\n2\r\nid\r\n0\r\n\r\n";
-        let expected = [(204, ""), (200, "ok"), (201, "id")];
+            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok\
+            HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nid\r\n0\r\n\r\n";
+        let expected = [(204, "", false), (200, "ok", true), (201, "id", false)];
         let mut rest = &answers[..];
-        for (status, body) in expected {
-            let (found, text, length) = answer(rest).expect("HTTP").expect("whole");
-            assert_eq!((found, text.as_str()), (status, body));
-            for end in 0..length {
-                assert_eq!(answer(&rest[..end]).expect("HTTP"), None, "{end}");
+        for expected in expected {
+            let answer = Answer::parse(rest).expect("HTTP").expect("whole");
+            assert_eq!((answer.status, answer.body.as_str(), answer.closes), expected);
+            for end in 0..answer.length {
+                assert!(Answer::parse(&rest[..end]).expect("HTTP").is_none(), "{end}");
             }
-            rest = &rest[length..];
+            rest = &rest[answer.length..];
         }
         assert!(rest.is_empty());
-        answer(b"HTTP/1.1 200 OK\r\n\r\n").expect_err("without an end");
+        assert!(Answer::parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err(), "without an end");
     }
 }

@@ -27,7 +27,7 @@ use hdrhistogram::Histogram;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 
 pub(crate) use self::grpc::{accepted, connect};
@@ -41,7 +41,7 @@ use crate::{
 /// How long nothing may be acknowledged while something is in flight.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often what is due is sent.
+/// How long what is due may be kept until it is sent.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Times in nanoseconds.
@@ -227,8 +227,10 @@ struct Shared {
     times: Mutex<Times>,
     pace: Mutex<Pace>,
     counts: Mutex<Counts>,
-    /// An answer came, or the pace is another: whoever makes events looks again.
+    /// An answer came, or the pace is another: whoever makes events as answers come looks again.
     changed: Notify,
+    /// The pace is another: whoever makes events as they are due looks again.
+    repaced: Notify,
     /// An answer came: whoever waits for the end looks again.
     answered: Notify,
 }
@@ -312,6 +314,7 @@ impl Publisher {
             pace: Mutex::new(Pace::Still),
             counts: Mutex::default(),
             changed: Notify::new(),
+            repaced: Notify::new(),
             answered: Notify::new(),
         });
         let mut tasks = JoinSet::new();
@@ -340,6 +343,7 @@ impl Publisher {
     pub fn pace(&self, pace: Pace) {
         *Shared::lock(&self.shared.pace) = pace;
         self.shared.changed.notify_one();
+        self.shared.repaced.notify_one();
     }
 
     /// Publishes so many events as fast as the answers come, and returns when all are acknowledged.
@@ -455,10 +459,9 @@ async fn make(
     let mut number = 0;
     // Where an open loop began, and how many were due since.
     let mut open: Option<(Pace, u64, u64)> = None;
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let is_timed = {
+        // How long to wait; none: until an answer comes.
+        let wait = {
             let mut pace = Shared::lock(&shared.pace);
             let free = |most: u64| most.saturating_sub(shared.in_flight());
             // When the events are due: each one's time.
@@ -492,10 +495,14 @@ async fn make(
                     (count, Box::new(move |n| begin + ((made + n) as f64 * each) as u64))
                 }
             };
-            let is_timed = matches!(*pace, Pace::Rate { .. });
-            if !is_timed {
-                open = None;
-            }
+            let wait = match *pace {
+                // Nothing is gained by more haste than that, and much is lost.
+                Pace::Rate { .. } => Some(Duration::from_nanos(due(count).saturating_sub(now())).max(TICK)),
+                _ => {
+                    open = None;
+                    None
+                }
+            };
             let mut counts = Shared::lock(&shared.counts);
             for n in 0..count {
                 let key = topic(number);
@@ -510,12 +517,14 @@ async fn make(
             }
             drop(counts);
             shared.published.fetch_add(count, Ordering::Relaxed);
-            is_timed
+            wait
         };
-        if is_timed {
-            tick.tick().await;
-        } else {
-            shared.changed.notified().await;
+        match wait {
+            Some(wait) => {
+                // It may be another pace by then.
+                let _ = tokio::time::timeout(wait, shared.repaced.notified()).await;
+            }
+            None => shared.changed.notified().await,
         }
     }
 }

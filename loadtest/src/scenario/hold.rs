@@ -1,214 +1,295 @@
-//! Idle streams: what each costs the server.
+//! Idle streams: what each costs the server, and what is left when they have come and gone.
 
-use std::{net::SocketAddr, time::Duration};
+mod held;
 
-use anyhow::{Context as _, Result, ensure};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant};
 
+use anyhow::{Result, ensure};
+
+pub use self::held::{Held, Topics};
+use super::run::{Run, plan};
 use crate::{
     Node, Report,
-    process::{Memory, processor_time},
-    stream::{connect, read_head},
+    fleet::{Follows, Host, How},
+    kernel::{self, Kernel},
+    payload::Key,
+    process::Memory,
+    publish::{Publisher, What},
+    report::{Along, Limit, Plot, Progress, Table},
 };
 
-/// Streams that share the topics that are not a stream's own.
-const GROUP: usize = 100;
+/// Streams that share each of the topics that are not a stream's own.
+const GROUP: u32 = 100;
+
+/// How often memory is read on the way up, and how often while streams come and go.
+const STEPS: u32 = 8;
+
+/// How long the last events may take to arrive.
+const LAST: Duration = Duration::from_secs(60);
 
 /// What to hold.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Streams to hold. Both this process and the server need a file for each.
+    /// Streams to hold. The server needs a file for each.
     #[arg(long, default_value_t = 15_000)]
-    pub streams: usize,
+    pub streams: u32,
 
     /// Streams to hold before the first measurement: what each costs is measured between the two.
     #[arg(long, default_value_t = 1_000)]
-    pub first: usize,
+    pub first: u32,
 
-    /// What each follows.
-    #[command(flatten)]
-    pub topics: Topics,
+    /// Topics that each follows beside its inbox: each with 100 streams.
+    #[arg(long, default_value_t = 2)]
+    pub shared: usize,
 
     /// Streams that are being opened at the same time.
     #[arg(long, default_value_t = 32)]
-    pub opening: usize,
+    pub opening: u32,
 
     /// Seconds for which to hold them, to see what that takes of the processor.
     #[arg(long, default_value_t = 20)]
     pub seconds: u64,
+
+    /// Disconnects and reconnects after that, in all, to see whether they leave something behind.
+    #[arg(long, default_value_t = 0)]
+    pub cycles: u64,
+
+    /// Publish nothing at the end: by default an event to each inbox shows that every stream is alive.
+    #[arg(long)]
+    pub silent: bool,
 }
 
-/// What each stream follows.
-#[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Topics {
-    /// Topics of each stream.
-    #[arg(long = "topics", default_value_t = 1)]
-    pub each: usize,
-
-    /// How many of these nobody else follows, as an inbox; the others are each followed by 100 streams.
-    #[arg(long, default_value_t = 1)]
-    pub own: usize,
+/// Memory at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    server: Memory,
+    /// Of the processes that hold the other ends, in bytes.
+    clients: u64,
+    /// What the kernel keeps, in bytes.
+    kernel: u64,
 }
 
-impl Topics {
-    fn query(self, stream: usize) -> String {
-        let topics = (0..self.each).map(|topic| match topic {
-            0 if self.own > 0 => format!("user={stream}"),
-            own if own < self.own => format!("topic=device:{stream}/{own}"),
-            _ => format!("topic=group:{}/{topic}", stream / GROUP),
-        });
-        topics.collect::<Vec<_>>().join("&")
-    }
-}
-
-/// Streams that are open and otherwise left alone.
-#[derive(Debug)]
-pub struct Held {
-    server: SocketAddr,
-    topics: Topics,
-    streams: Vec<TcpStream>,
-}
-
-impl Held {
-    /// None yet.
-    #[must_use]
-    pub const fn new(server: SocketAddr, topics: Topics) -> Self {
-        Self {
-            server,
-            topics,
-            streams: Vec::new(),
+impl Reading {
+    fn take(node: &Node, run: &Run) -> Result<Self> {
+        let mut clients = 0;
+        for pid in run.fleet.processes() {
+            clients += Memory::of(pid)?.anonymous;
         }
+        Ok(Self {
+            server: Memory::of_all(&node.processes())?,
+            clients,
+            kernel: Kernel::read()?.own,
+        })
     }
-
-    /// Opens more, `opening` at the same time, until there are so many.
-    ///
-    /// # Errors
-    /// If one cannot be opened.
-    pub async fn grow(&mut self, to: usize, opening: usize) -> Result<()> {
-        let &mut Self { server, topics, .. } = self;
-        let open = |number| async move {
-            let mut socket = connect(server, number, &topics.query(number)).await?;
-            read_head(&mut socket).await?;
-            anyhow::Ok(socket)
-        };
-        let opened = stream::iter(self.streams.len()..to)
-            .map(open)
-            .buffer_unordered(opening.max(1));
-        let opened: Vec<_> = opened.try_collect().await.context("a stream cannot be opened")?;
-        self.streams.extend(opened);
-        Ok(())
-    }
-
-    /// Says goodbye on all, and waits until the server has let go of each.
-    ///
-    /// # Errors
-    /// If the server resets a connection.
-    pub async fn close(self) -> Result<()> {
-        let close = |mut stream: TcpStream| async move {
-            tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
-            // Ready at the end of the stream: when the server has closed it, too.
-            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-        };
-        let closed = stream::iter(self.streams).map(close).buffer_unordered(GROUP);
-        closed.try_for_each(|_| async { Ok(()) }).await?;
-        Ok(())
-    }
-
-    /// How many are still open.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        let is_open = |stream: &&TcpStream| {
-            let mut heartbeats = [0; 4_096];
-            match stream.try_read(&mut heartbeats) {
-                Ok(bytes) => bytes > 0,
-                Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
-            }
-        };
-        self.streams.iter().filter(is_open).count()
-    }
-}
-
-/// What a stream costs the server, between two numbers of them.
-fn per_stream(few: u64, many: u64, streams: usize) -> f64 {
-    (many as f64 - few as f64) / streams as f64
 }
 
 /// Holds the streams and measures.
 ///
 /// # Errors
 /// If the server's process is not known, or a stream cannot be opened or does not stay.
-pub async fn run(node: &Node, options: &Options) -> Result<Report> {
-    let pid = node.process()?;
+pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> {
     let Options { streams, first, .. } = *options;
+    // Says how it can become known.
+    node.process()?;
     ensure!(
-        first < streams,
+        0 < first && first < streams,
         "`--first` is to be less than `--streams`: memory is measured between them"
     );
-    let empty = Memory::of(pid)?;
-    let mut held = Held::new(node.streams(0), options.topics);
-    held.grow(first, options.opening).await?;
-    let few = Memory::of(pid)?;
-    held.grow(streams, options.opening).await?;
-    let many = Memory::of(pid)?;
-    let before = processor_time(pid)?;
-    let time = Duration::from_secs(options.seconds);
-    tokio::time::sleep(time).await;
-    let used = processor_time(pid)?.saturating_sub(before);
-    let after = Memory::of(pid)?;
-    let open = held.open();
-    ensure!(open == streams, "{} streams ended by themselves", streams - open);
-
     let mut report = Report::new("hold")
         .setting("streams", streams)
         .setting("first", first)
-        .setting("topics", options.topics.each)
-        .setting("own", options.topics.own)
+        .setting("topics", options.shared + 1)
         .setting("opening", options.opening)
-        .setting("seconds", options.seconds);
-    let more = streams - first;
-    report.measured("resident, no streams", mib(empty.resident), "MiB");
-    report.measured(format!("resident, {first} streams"), mib(few.resident), "MiB");
-    report.measured(format!("resident, {streams} streams"), mib(many.resident), "MiB");
-    report.measured("resident, after the wait", mib(after.resident), "MiB");
-    report.measured(
-        "resident per stream",
-        per_stream(few.resident, many.resident, more),
-        "bytes",
+        .setting("seconds", options.seconds)
+        .setting("cycles", options.cycles);
+    let follows = Follows {
+        inbox: true,
+        shared: vec![GROUP; options.shared],
+    };
+    let mut run = Run::start(node, host, &plan(node, follows), streams)?;
+    let empty = Reading::take(node, &run)?;
+    let objects = kernel::objects().ok();
+    let begin = Instant::now();
+    let mut readings = Vec::new();
+    for step in 0..=STEPS {
+        let to = first + u32::try_from(u64::from(streams - first) * u64::from(step) / u64::from(STEPS))?;
+        run.open(to, options.opening).await?;
+        readings.push((to, Reading::take(node, &run)?));
+    }
+    report.measured("time to connect all", begin.elapsed().as_secs_f64(), "s");
+    let opened_in = run.opened_in();
+    for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+        let time = opened_in.value_at_quantile(quantile) as f64 / 1e6;
+        report.measured(format!("connect to open, {name}"), time, "ms");
+    }
+    if let Some((before, after)) = objects.zip(kernel::objects().ok()) {
+        report.table(grown(&kernel::growth(&before, &after), streams));
+    }
+
+    let time = Duration::from_secs(options.seconds);
+    Progress::here().phase_for("holding", time);
+    run.recorder.mark("idle");
+    run.sample()?;
+    run.recorder.measure();
+    run.watch(time).await?;
+    run.recorder.measured();
+    let idle = run.recorder.summary();
+    let open = run.fleet.totals().open;
+    ensure!(
+        open == u64::from(streams),
+        "{} streams ended by themselves",
+        u64::from(streams) - open
     );
-    report.measured(
-        "proportional per stream",
-        per_stream(few.proportional, many.proportional, more),
-        "bytes",
-    );
-    report.measured(
-        "anonymous per stream",
-        per_stream(few.anonymous, many.anonymous, more),
-        "bytes",
-    );
-    report.measured(
-        "resident per stream, from none",
-        per_stream(empty.resident, after.resident, streams),
-        "bytes",
-    );
-    let idle = used.as_secs_f64() / time.as_secs_f64().max(f64::EPSILON);
-    report.measured("processor while idle", idle * 100.0, "% of a core");
+    let after = Reading::take(node, &run)?;
+    per_stream(&mut report, empty, &readings, after);
+    if let Some(server) = idle.part("server") {
+        let share = server.processor.as_secs_f64() / idle.seconds;
+        report.measured("processor while idle", share * 100.0, "% of a core");
+    }
+
+    if options.cycles > 0 {
+        cycles(node, &mut run, options, &mut report).await?;
+    }
+    if !options.silent {
+        run.recorder.mark("an event to each");
+        let what = What::new(0, move |number| Key::Inbox((number % u64::from(streams)) as u32));
+        let mut publisher = Publisher::start(node.to()?, what).await?;
+        publisher.publish(streams.into(), 256).await?;
+        run.publish(publisher);
+    }
+    run.finish(LAST, &mut report).await?;
     Ok(report)
+}
+
+/// What a stream costs: the slope between the first reading and the last.
+fn per_stream(report: &mut Report, empty: Reading, readings: &[(u32, Reading)], after: Reading) {
+    let [(first, few), .., (streams, many)] = *readings else {
+        return;
+    };
+    for (name, reading) in [
+        ("no streams".to_owned(), empty),
+        (format!("{first} streams"), few),
+        (format!("{streams} streams"), many),
+        ("after the wait".to_owned(), after),
+    ] {
+        report.measured(format!("resident, {name}"), mib(reading.server.resident), "MiB");
+    }
+    let slope = |of: fn(&Reading) -> u64| (of(&many) as f64 - of(&few) as f64) / f64::from(streams - first);
+    report.measured(
+        "per stream, resident",
+        slope(|reading| reading.server.resident),
+        "bytes",
+    );
+    report.measured(
+        "per stream, proportional",
+        slope(|reading| reading.server.proportional),
+        "bytes",
+    );
+    report.measured(
+        "per stream, anonymous",
+        slope(|reading| reading.server.anonymous),
+        "bytes",
+    );
+    let from_none = (after.server.resident as f64 - empty.server.resident as f64) / f64::from(streams);
+    report.measured("per stream, resident from none", from_none, "bytes");
+    report.measured(
+        "per stream beside the server, kernel (both ends)",
+        slope(|reading| reading.kernel),
+        "bytes",
+    );
+    report.measured(
+        "per stream beside the server, client",
+        slope(|reading| reading.clients),
+        "bytes",
+    );
+    report.goal(
+        "memory of the server per stream",
+        slope(|reading| reading.server.resident),
+        Limit::AtMost(1_536.0),
+        "bytes",
+    );
+    let line = |of: fn(&Reading) -> u64| {
+        readings
+            .iter()
+            .map(move |(streams, reading)| (f64::from(*streams), of(reading) as f64))
+    };
+    let plot = Plot::new("Memory of the server by streams", "bytes").along(Along::Quantity("streams".to_owned()));
+    report.plot(
+        plot.line("resident", line(|reading| reading.server.resident))
+            .line("anonymous", line(|reading| reading.server.anonymous)),
+    );
+}
+
+/// What there is more of in the kernel.
+fn grown(growth: &[(String, kernel::Objects)], streams: u32) -> Table {
+    const MOST: usize = 12;
+    let columns = ["kind", "more of them", "MiB", "bytes per stream"];
+    let mut table = Table::new("Objects of the kernel", columns).note(
+        "What there is more of with all streams open than with none, on the whole machine and at both ends of each stream.",
+    );
+    for (name, more) in growth.iter().take(MOST) {
+        let per_stream = more.bytes as f64 / f64::from(streams);
+        table.row([
+            name.as_str().into(),
+            more.count.into(),
+            mib(more.bytes).into(),
+            per_stream.into(),
+        ]);
+    }
+    table
+}
+
+/// Cuts off all streams again and again, until so many have come back.
+async fn cycles(node: &Node, run: &mut Run, options: &Options, report: &mut Report) -> Result<()> {
+    let (streams, cycles) = (u64::from(options.streams), options.cycles);
+    Progress::here().phase("coming and going", cycles);
+    run.recorder.mark("coming and going");
+    let began = run.fleet.totals().streams;
+    let mut points = vec![(0.0, Reading::take(node, run)?.server.anonymous as f64)];
+    let mut how = [How::Goodbye, How::Reset].into_iter().cycle();
+    loop {
+        let cut = run.fleet.totals().streams.cut;
+        run.fleet.cut(1.0, how.next().unwrap_or(How::Goodbye))?;
+        // All are open again, after some were not.
+        loop {
+            run.watch(Duration::from_millis(50)).await?;
+            let totals = run.fleet.totals();
+            if totals.streams.cut >= cut + streams && totals.open == streams {
+                break;
+            }
+        }
+        let reopened = run.fleet.totals().streams.reopened - began.reopened;
+        Progress::here().at(reopened);
+        let due = cycles * points.len() as u64 / u64::from(STEPS);
+        if reopened >= due.min(cycles) {
+            points.push((reopened as f64, Reading::take(node, run)?.server.anonymous as f64));
+        }
+        if reopened >= cycles {
+            break;
+        }
+    }
+    run.recorder.mark("all are back");
+    // The first ones bring tables and heap to the size that this takes: from there on nothing is to grow.
+    if let (Some(&(from, settled)), Some(&(to, last))) = (points.get(1), points.last()) {
+        report.measured("memory after the first cycles", settled / f64::from(1 << 20), "MiB");
+        report.measured("memory after all cycles", last / f64::from(1 << 20), "MiB");
+        report.measured("growth per cycle", (last - settled) / (to - from).max(1.0), "bytes");
+        report.goal(
+            format!("growth over {:.0} connects and disconnects", to - from),
+            (last / settled - 1.0) * 100.0,
+            Limit::AtMost(2.0),
+            "%",
+        );
+    }
+    let along = Along::Quantity("connects and disconnects".to_owned());
+    report.plot(
+        Plot::new("Memory of the server while streams come and go", "bytes")
+            .along(along)
+            .line("anonymous", points),
+    );
+    Ok(())
 }
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_has_topics_of_its_own_and_shared_ones() {
-        let topics = Topics { each: 3, own: 2 };
-        assert_eq!(topics.query(250), "user=250&topic=device:250/1&topic=group:2/2");
-        let shared = Topics { each: 1, own: 0 };
-        assert_eq!(shared.query(99), shared.query(0));
-    }
 }

@@ -176,7 +176,6 @@ async fn prepare(cluster: &Cluster, host: &Host, streams: u32, options: &Options
     let mut course = Course::start((&node, host), (&plan, streams), what, || EVERYBODY).await?;
     let [edges, ingest, nats] = cluster.pids();
     let recorder = course.recorder();
-    recorder.watch_kernel();
     recorder.watch("edges", edges);
     recorder.watch("ingest", ingest);
     recorder.watch("nats", nats);

@@ -9,7 +9,7 @@ use crate::{
     Node, Report,
     fleet::{Fleet, Follows, Host, Interval, Plan, Published, Totals},
     publish::{Publisher, Times},
-    report::{Counters, Ledger, Recorder},
+    report::{Counters, Ledger, Progress, Recorder},
     template::Template,
 };
 
@@ -31,7 +31,7 @@ pub struct Run {
 
 impl Run {
     /// Starts what holds so many streams; none is open yet. The server's memory and processor time are watched, as the part `server`, if its
-    /// process is known; those of the processes that hold the streams are the part `clients`.
+    /// process is known; those of the processes that hold the streams are the part `clients`, and memory that is the kernel's own `kernel`.
     ///
     /// # Errors
     /// If a process cannot be started.
@@ -43,6 +43,7 @@ impl Run {
         }
         let fleet = Fleet::start(host, plan, streams)?;
         recorder.watch("clients", fleet.processes());
+        recorder.watch_kernel();
         Ok(Self {
             fleet,
             recorder,
@@ -65,8 +66,19 @@ impl Run {
     /// # Errors
     /// If they cannot be opened.
     pub async fn open_after(&mut self, published: &Published, streams: u32, at_a_time: u32) -> Result<()> {
-        self.during(async |fleet| fleet.open_after(published, streams, at_a_time).await)
-            .await
+        let progress = Progress::here();
+        progress.phase("connecting", streams.into());
+        let opening = async |fleet: &Fleet| {
+            let mut opened = pin!(fleet.open_after(published, streams, at_a_time));
+            let mut interval = interval(SAMPLE);
+            loop {
+                tokio::select! {
+                    opened = &mut opened => return opened,
+                    _ = interval.tick() => progress.at(fleet.totals().open),
+                }
+            }
+        };
+        self.during(opening).await
     }
 
     /// Takes samples while something is done.
@@ -148,6 +160,7 @@ impl Run {
     /// # Errors
     /// If an event was not acknowledged, or a process that holds streams has failed.
     pub async fn finish(mut self, within: Duration, report: &mut Report) -> Result<Totals> {
+        Progress::here().phase("settling", 0);
         let (mut published, mut acknowledged) = (Published::default(), 0);
         for publisher in std::mem::take(&mut self.publishers) {
             self.recorder.acknowledged(&publisher.interval());
@@ -203,7 +216,7 @@ fn sample(fleet: &Fleet, recorder: &mut Recorder, publishers: &mut [Publisher], 
         recorder.acknowledged(&publisher.interval());
     }
     let interval = fleet.interval();
-    recorder.sample(counters(&fleet.totals(), so_far(publishers)), &interval.latency);
+    recorder.sample(tell(&fleet.totals(), so_far(publishers)), &interval.latency);
     since.opened_in += interval.opened_in;
     Ok(())
 }
@@ -235,6 +248,13 @@ fn so_far(publishers: &[Publisher]) -> (u64, u64) {
         .fold((0, 0), |(published, acknowledged), own| {
             (published + own.0, acknowledged + own.1)
         })
+}
+
+/// What is to be noted of a sample, told on a terminal on the way.
+fn tell(totals: &Totals, so_far: (u64, u64)) -> Counters {
+    let counters = counters(totals, so_far);
+    Progress::here().tell(&counters, &totals.ledger(so_far.0, so_far.1));
+    counters
 }
 
 fn counters(totals: &Totals, (published, acknowledged): (u64, u64)) -> Counters {

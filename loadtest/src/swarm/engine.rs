@@ -40,6 +40,9 @@ const BUFFER: usize = 64 * 1_024;
 const FIRST_WAIT: u64 = 20_000_000;
 const LAST_WAIT: u64 = 1_000_000_000;
 
+/// What the system may hold of a stream that is read slowly, in bytes.
+const SLOW_BUFFER: usize = 4 * 1_024;
+
 const COMMANDS: Token = Token(usize::MAX);
 
 /// Holds streams as it is told over `input`, and tells over `output`, until it is told to close or `input` ends.
@@ -271,6 +274,7 @@ impl<W: Write> Engine<W> {
     /// Opens a connection.
     fn connect(&mut self, index: u32) {
         let number = (self.part.first + index) as usize;
+        let is_slow = self.is_slow(index);
         let stream = &mut self.streams[index as usize];
         let edges = &self.plan.edges;
         let edge = match stream.attempts {
@@ -280,7 +284,7 @@ impl<W: Write> Engine<W> {
         };
         stream.since = now();
         stream.state = State::Connecting;
-        let socket = dial(edge, self.part.source).and_then(|mut socket| {
+        let socket = dial(edge, self.part.source, is_slow).and_then(|mut socket| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll
                 .registry()
@@ -448,7 +452,10 @@ impl<W: Write> Engine<W> {
                     self.complain(|| format!("stream {number}: {}", block.bytes().escape_ascii()));
                 } else if let Some(payload) = Payload::find(block.bytes()) {
                     let time = now();
-                    note(&mut self.latency, time.saturating_sub(payload.due), 1);
+                    // Whoever reads slowly is late for reasons of its own.
+                    if !self.is_slow(number - self.part.first) {
+                        note(&mut self.latency, time.saturating_sub(payload.due), 1);
+                    }
                     self.last_event = time;
                     self.check.got(number, &payload);
                 }
@@ -561,7 +568,7 @@ impl<W: Write> Engine<W> {
 }
 
 /// Begins a connection. One to the loopback comes from the address of this process.
-fn dial(server: SocketAddr, source: std::net::Ipv4Addr) -> std::io::Result<TcpStream> {
+fn dial(server: SocketAddr, source: std::net::Ipv4Addr, is_slow: bool) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if server.is_ipv4() && server.ip().is_loopback() {
@@ -569,6 +576,10 @@ fn dial(server: SocketAddr, source: std::net::Ipv4Addr) -> std::io::Result<TcpSt
         // where many are taken.
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    if is_slow {
+        // What the system takes off the server's hands beforehand does not wait for the reader.
+        socket.set_recv_buffer_size(SLOW_BUFFER)?;
     }
     match socket.connect(&server.into()) {
         Ok(()) => {}
