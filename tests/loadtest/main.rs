@@ -49,6 +49,12 @@ fn figure(report: &Report, name: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_are_cut_off_resume() {
+    let options: resume::Options = options("--streams 300 --cuts 150 --rate 200 --seconds 3 --tokens");
+    exact(resume::run(Path::new(PROGRAM), &HOST, &options)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_a_server_that_is_killed_resume() {
     let options: resume::Options = options("--streams 300 --cuts 150 --rate 200 --seconds 3 --kills 1 --tokens");
     let report = exact(resume::run(Path::new(PROGRAM), &HOST, &options)).await;
     assert!(figure(&report, "streams resumed") >= 300.0, "the server was killed: {report}");
