@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
-    Node,
+    Node, Report,
     fleet::Host,
     process, raw,
-    report::{Output, compare},
+    report::{Output, Progress, compare},
     scenario::{
         edges, fanout, growth, hold, inboxes, interest, latency, million, mixed, publish, rawlimit, resume, rolling,
         storm,
@@ -102,29 +102,11 @@ fn main() -> Result<ExitCode> {
 
 #[tokio::main]
 async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
-    let node = || Node::reach(target, &["**"]);
-    // Others start and end their nodes themselves.
-    let tidings = || {
-        let program = target.serve.as_deref();
-        program.context("this scenario starts its nodes itself: say `--serve PATH`")
-    };
     let host = Host::processes()?;
-    let mut report = match scenario {
-        Scenario::Fanout(options) => fanout::run(&node()?, &host, &options).await?,
-        Scenario::Growth(options) => growth::run(&node()?, &host, &options).await?,
-        Scenario::Rawlimit(options) => rawlimit::run(&node()?, &host, &options).await?,
-        Scenario::Hold(options) => hold::run(&node()?, &host, &options).await?,
-        Scenario::Inboxes(options) => inboxes::run(&node()?, &host, &options).await?,
-        Scenario::Mixed(options) => mixed::run(&node()?, &host, &options).await?,
-        Scenario::Latency(options) => latency::run(&node()?, &options).await?,
-        Scenario::Interest(options) => interest::run(&node()?, &options).await?,
-        Scenario::Publish(options) => publish::run(&node()?, &options).await?,
-        Scenario::Resume(options) => resume::run(tidings()?, &host, &options).await?,
-        Scenario::Storm(options) => storm::run(tidings()?, &host, &options).await?,
-        Scenario::Rolling(options) => rolling::run(tidings()?, &host, &options).await?,
-        Scenario::Edges(options) => edges::run(tidings()?, &host, &options).await?,
-        Scenario::Million(options) => million::run(tidings()?, &host, &options).await?,
-    };
+    let report = run(scenario, target, &host).await;
+    // Whatever came of it: nothing is under way any more.
+    Progress::here().done();
+    let mut report = report?;
     output.write(&mut report)?;
     // However fast it was: what was lost is lost.
     Ok(if report.failed() {
@@ -132,4 +114,29 @@ async fn measure(scenario: Scenario, target: &target::Options, output: &Output) 
     } else {
         ExitCode::SUCCESS
     })
+}
+
+async fn run(scenario: Scenario, target: &target::Options, host: &Host) -> Result<Report> {
+    let node = || Node::reach(target, &["**"]);
+    // Others start and end their nodes themselves.
+    let tidings = || {
+        let program = target.serve.as_deref();
+        program.context("this scenario starts its nodes itself: say `--serve PATH`")
+    };
+    match scenario {
+        Scenario::Fanout(options) => fanout::run(&node()?, host, &options).await,
+        Scenario::Growth(options) => growth::run(&node()?, host, &options).await,
+        Scenario::Rawlimit(options) => rawlimit::run(&node()?, host, &options).await,
+        Scenario::Hold(options) => hold::run(&node()?, host, &options).await,
+        Scenario::Inboxes(options) => inboxes::run(&node()?, host, &options).await,
+        Scenario::Mixed(options) => mixed::run(&node()?, host, &options).await,
+        Scenario::Latency(options) => latency::run(&node()?, &options).await,
+        Scenario::Interest(options) => interest::run(&node()?, &options).await,
+        Scenario::Publish(options) => publish::run(&node()?, &options).await,
+        Scenario::Resume(options) => resume::run(tidings()?, host, &options).await,
+        Scenario::Storm(options) => storm::run(tidings()?, host, &options).await,
+        Scenario::Rolling(options) => rolling::run(tidings()?, host, &options).await,
+        Scenario::Edges(options) => edges::run(tidings()?, host, &options).await,
+        Scenario::Million(options) => million::run(tidings()?, host, &options).await,
+    }
 }

@@ -44,7 +44,9 @@ async fn exact(running: impl Future<Output = Result<Report>>) -> Report {
 }
 
 fn figure(report: &Report, name: &str) -> f64 {
-    report.get(name).unwrap_or_else(|| panic!("no figure {name:?}: {report}"))
+    report
+        .get(name)
+        .unwrap_or_else(|| panic!("no figure {name:?}: {report}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +59,10 @@ async fn streams_that_are_cut_off_resume() {
 async fn streams_of_a_server_that_is_killed_resume() {
     let options: resume::Options = options("--streams 300 --cuts 150 --rate 200 --seconds 3 --kills 1 --tokens");
     let report = exact(resume::run(Path::new(PROGRAM), &HOST, &options)).await;
-    assert!(figure(&report, "streams resumed") >= 300.0, "the server was killed: {report}");
+    assert!(
+        figure(&report, "streams resumed") >= 300.0,
+        "the server was killed: {report}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +74,8 @@ async fn a_storm_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_restarted_one_after_another() {
-    let options: rolling::Options = options("--streams 200 --edges 2 --ingest-nodes 1 --rate 50 --between 0 --with-nats --tokens");
+    let options: rolling::Options =
+        options("--streams 200 --edges 2 --ingest-nodes 1 --rate 50 --between 0 --with-nats --tokens");
     let report = exact(rolling::run(Path::new(PROGRAM), &HOST, &options)).await;
     assert_eq!(figure(&report, "nodes restarted"), 4.0, "{report}");
 }
@@ -94,5 +100,8 @@ async fn a_million_is_as_many_as_one_likes() {
 async fn what_a_delivery_costs_is_compared() {
     let options: edges::Options = options("--streams 100 --edges 2 --rate 20 --seconds 1 --rounds 1");
     let report = exact(edges::run(Path::new(PROGRAM), &HOST, &options)).await;
-    assert!(figure(&report, "one edge") > 0.0 && figure(&report, "2 edges") > 0.0, "{report}");
+    assert!(
+        figure(&report, "one edge") > 0.0 && figure(&report, "2 edges") > 0.0,
+        "{report}"
+    );
 }

@@ -23,6 +23,8 @@ pub struct Run {
     /// What is seen.
     pub recorder: Recorder,
     publishers: Vec<Publisher>,
+    /// What publishers had published and had acknowledged that are no more.
+    stopped: (u64, u64),
     /// What was measured since the last sample.
     since: Interval,
     /// Memory that is to be left on this machine, in bytes.
@@ -48,6 +50,7 @@ impl Run {
             fleet,
             recorder,
             publishers: Vec::new(),
+            stopped: (0, 0),
             since: Interval::default(),
             spare: 0,
         })
@@ -90,6 +93,7 @@ impl Run {
             fleet,
             recorder,
             publishers,
+            stopped,
             since,
             spare,
         } = self;
@@ -102,7 +106,7 @@ impl Run {
                 _ = interval.tick() => None,
                 done = &mut doing => Some(done),
             };
-            sample(fleet, recorder, publishers, since)?;
+            sample(fleet, recorder, publishers, *stopped, since)?;
             enough_memory(*spare)?;
             if let Some(done) = done {
                 return done;
@@ -144,7 +148,13 @@ impl Run {
     /// # Errors
     /// If a publisher has failed.
     pub fn sample(&mut self) -> Result<()> {
-        sample(&self.fleet, &mut self.recorder, &mut self.publishers, &mut self.since)?;
+        sample(
+            &self.fleet,
+            &mut self.recorder,
+            &mut self.publishers,
+            self.stopped,
+            &mut self.since,
+        )?;
         enough_memory(self.spare)
     }
 
@@ -166,6 +176,8 @@ impl Run {
             self.recorder.acknowledged(&publisher.interval());
             let tally = publisher.stop().await?;
             acknowledged += tally.acknowledged;
+            self.stopped.0 += tally.published;
+            self.stopped.1 += tally.acknowledged;
             published.add(&tally.topics.into_iter().collect());
         }
         let end = Instant::now() + within;
@@ -210,13 +222,19 @@ pub fn plan(node: &Node, follows: Follows) -> Plan {
     }
 }
 
-fn sample(fleet: &Fleet, recorder: &mut Recorder, publishers: &mut [Publisher], since: &mut Interval) -> Result<()> {
+fn sample(
+    fleet: &Fleet,
+    recorder: &mut Recorder,
+    publishers: &mut [Publisher],
+    stopped: (u64, u64),
+    since: &mut Interval,
+) -> Result<()> {
     for publisher in &mut *publishers {
         publisher.check()?;
         recorder.acknowledged(&publisher.interval());
     }
     let interval = fleet.interval();
-    recorder.sample(tell(&fleet.totals(), so_far(publishers)), &interval.latency);
+    recorder.sample(tell(&fleet.totals(), so_far(stopped, publishers)), &interval.latency);
     since.opened_in += interval.opened_in;
     Ok(())
 }
@@ -241,11 +259,11 @@ fn enough_memory(spare: u64) -> Result<()> {
     Ok(())
 }
 
-fn so_far(publishers: &[Publisher]) -> (u64, u64) {
+fn so_far(stopped: (u64, u64), publishers: &[Publisher]) -> (u64, u64) {
     publishers
         .iter()
         .map(Publisher::so_far)
-        .fold((0, 0), |(published, acknowledged), own| {
+        .fold(stopped, |(published, acknowledged), own| {
             (published + own.0, acknowledged + own.1)
         })
 }
