@@ -154,7 +154,7 @@ impl<W: Write> Engine<W> {
                     self.writable(index);
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.readable(index);
+                    self.readable(index, event.is_read_closed());
                 }
             }
             loop {
@@ -229,7 +229,7 @@ impl<W: Write> Engine<W> {
             Command::Close => {
                 for index in 0..self.part.streams {
                     // Whatever still comes is read first: what was delivered counts.
-                    self.readable(index);
+                    self.readable(index, false);
                     self.close(index, How::Goodbye);
                 }
                 return false;
@@ -360,10 +360,11 @@ impl<W: Write> Engine<W> {
         self.lost(index, error);
     }
 
-    fn readable(&mut self, index: u32) {
+    /// Reads what there is. It is told once that there is something, and never again that the end came with it: so if `to_the_end`, until that.
+    fn readable(&mut self, index: u32, to_the_end: bool) {
         let is_open = self.streams[index as usize].state == State::Open;
         if !(is_open && self.is_slow(index)) {
-            while self.read(index, BUFFER) {}
+            while self.read(index, BUFFER) || (to_the_end && self.read(index, BUFFER)) {}
         }
     }
 
