@@ -1,4 +1,4 @@
-//! The ring of a cluster, computed anew, as it is whenever an edge comes or goes.
+//! The ring of a cluster: looked up, as it is for every stream, and computed anew, as it is whenever an edge comes or goes.
 //!
 //! `cargo bench --bench ring`.
 
@@ -21,6 +21,24 @@ fn bench(criterion: &mut Criterion) {
                 group.bench_function(id, |bencher| bencher.iter(|| Ring::compute(slots, black_box(&nodes))));
             }
         }
+    }
+    group.finish();
+
+    let names: Vec<_> = (0..1_000).map(|n| format!("edge-{n}")).collect();
+    let nodes: Vec<_> = names.iter().map(|name| (name.as_str(), 100)).collect();
+    let mut group = criterion.benchmark_group("ring");
+    for slots in [1_024, 65_536] {
+        let ring = Ring::compute(slots, &nodes);
+        let mut slot = 0;
+        group.bench_function(
+            BenchmarkId::new(format!("{slots} slots, looked up"), nodes.len()),
+            |bencher| {
+                bencher.iter(|| {
+                    slot = (slot + 7_919) % slots;
+                    black_box(ring.owner(slot)).is_some()
+                });
+            },
+        );
     }
     group.finish();
 }

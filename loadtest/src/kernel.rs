@@ -9,11 +9,17 @@ use anyhow::{Context as _, Result};
 
 use crate::process::{field, kib};
 
+/// What a socket is to a process, in bytes (`sock_inode_cache` and `dentry`): counted as reclaimable, and yet there as long as the socket is.
+const SOCKET: u64 = 832 + 192;
+
 /// The kernel's memory, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kernel {
-    /// What is neither free nor a process's nor a file's: everything that the kernel keeps for itself, the following included.
+    /// What the kernel keeps for itself: slabs that it cannot give back, sockets, what connections have in their queues, page tables and stacks.
+    /// What it remembers of files only as long as there is room is not in it. Of what is queued, the part that is in slabs counts twice.
     pub own: u64,
+    /// What could be had by one who asked for it: free memory, and what is kept only as long as there is room.
+    pub available: u64,
     /// Objects of a fixed size.
     pub slab: u64,
     /// Of these, what it cannot give back when memory runs out.
@@ -38,26 +44,25 @@ impl Kernel {
         let sockets = fs::read_to_string("/proc/net/sockstat").context("cannot read /proc/net/sockstat")?;
         let sockets6 = fs::read_to_string("/proc/net/sockstat6").unwrap_or_default();
         let page = rustix::param::page_size() as u64;
-        Self::parse(&memory, &sockets, &sockets6, page)
-            .context("/proc/meminfo or /proc/net/sockstat is not as expected")
+        let kernel = Self::parse(&memory, &sockets, &sockets6, page);
+        kernel.context("/proc/meminfo or /proc/net/sockstat is not as expected")
     }
 
     fn parse(memory: &str, sockets: &str, sockets6: &str, page: u64) -> Option<Self> {
         let bytes = |name| Some(kib(memory, name)? * 1_024);
-        let of_others = bytes("MemFree:")?
-            + bytes("Buffers:")?
-            + bytes("Cached:")?
-            + bytes("SwapCached:").unwrap_or_default()
-            + bytes("AnonPages:")?
-            + bytes("Hugetlb:").unwrap_or_default();
         let tcp = field(sockets, "TCP:")?;
         let tcp6 = field(sockets6, "TCP6:").unwrap_or_default();
+        let unreclaimable = bytes("SUnreclaim:")?;
+        let page_tables = bytes("PageTables:")?;
+        let tcp_buffers = pair(tcp, "mem")? * page;
+        let used = SOCKET * pair(field(sockets, "sockets:")?, "used")?;
         Some(Self {
-            own: bytes("MemTotal:")?.saturating_sub(of_others),
+            own: unreclaimable + used + tcp_buffers + page_tables + bytes("KernelStack:")?,
+            available: bytes("MemAvailable:")?,
             slab: bytes("Slab:")?,
-            unreclaimable: bytes("SUnreclaim:")?,
-            page_tables: bytes("PageTables:")?,
-            tcp_buffers: pair(tcp, "mem")? * page,
+            unreclaimable,
+            page_tables,
+            tcp_buffers,
             tcp_sockets: pair(tcp, "inuse")? + pair(tcp6, "inuse").unwrap_or_default(),
             time_wait: pair(tcp, "tw")?,
         })
@@ -126,13 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_keeps_is_what_nobody_else_has() {
-        let memory = "MemTotal: 1000 kB\nMemFree: 300 kB\nBuffers: 50 kB\nCached: 200 kB\nSwapCached: 0 kB\nAnonPages: 250 kB\n\
+    fn what_the_kernel_keeps_is_what_it_cannot_give_back() {
+        let memory = "MemTotal: 1000 kB\nMemFree: 300 kB\nMemAvailable: 500 kB\nKernelStack: 5 kB\n\
                       Slab: 120 kB\nSReclaimable: 40 kB\nSUnreclaim: 80 kB\nPageTables: 10 kB\n";
         let sockets = "sockets: used 18\nTCP: inuse 7 orphan 0 tw 3 alloc 9 mem 60\nUDP: inuse 0 mem 0\n";
         let kernel = Kernel::parse(memory, sockets, "TCP6: inuse 2\n", 4_096).expect("parses");
         let expected = Kernel {
-            own: 200 * 1_024,
+            own: (80 + 18 + 240 + 10 + 5) * 1_024,
+            available: 500 * 1_024,
             slab: 120 * 1_024,
             unreclaimable: 80 * 1_024,
             page_tables: 10 * 1_024,

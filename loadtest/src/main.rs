@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
-    Node,
+    Node, Report,
     fleet::Host,
     process, raw,
-    report::{Output, compare},
+    report::{Output, Progress, compare},
     scenario::{fanout, growth, hold, inboxes, interest, latency, mixed, publish, rawlimit},
     swarm, target,
 };
@@ -91,17 +91,10 @@ fn main() -> Result<ExitCode> {
 async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
     let node = Node::reach(target, &["**"])?;
     let host = Host::processes()?;
-    let mut report = match scenario {
-        Scenario::Fanout(options) => fanout::run(&node, &host, &options).await?,
-        Scenario::Growth(options) => growth::run(&node, &host, &options).await?,
-        Scenario::Rawlimit(options) => rawlimit::run(&node, &host, &options).await?,
-        Scenario::Hold(options) => hold::run(&node, &host, &options).await?,
-        Scenario::Inboxes(options) => inboxes::run(&node, &host, &options).await?,
-        Scenario::Mixed(options) => mixed::run(&node, &host, &options).await?,
-        Scenario::Latency(options) => latency::run(&node, &options).await?,
-        Scenario::Interest(options) => interest::run(&node, &options).await?,
-        Scenario::Publish(options) => publish::run(&node, &options).await?,
-    };
+    let report = run(scenario, &node, &host).await;
+    // Whatever came of it: nothing is under way any more.
+    Progress::here().done();
+    let mut report = report?;
     output.write(&mut report)?;
     // However fast it was: what was lost is lost.
     Ok(if report.failed() {
@@ -109,4 +102,18 @@ async fn measure(scenario: Scenario, target: &target::Options, output: &Output) 
     } else {
         ExitCode::SUCCESS
     })
+}
+
+async fn run(scenario: Scenario, node: &Node, host: &Host) -> Result<Report> {
+    match scenario {
+        Scenario::Fanout(options) => fanout::run(node, host, &options).await,
+        Scenario::Growth(options) => growth::run(node, host, &options).await,
+        Scenario::Rawlimit(options) => rawlimit::run(node, host, &options).await,
+        Scenario::Hold(options) => hold::run(node, host, &options).await,
+        Scenario::Inboxes(options) => inboxes::run(node, host, &options).await,
+        Scenario::Mixed(options) => mixed::run(node, host, &options).await,
+        Scenario::Latency(options) => latency::run(node, &options).await,
+        Scenario::Interest(options) => interest::run(node, &options).await,
+        Scenario::Publish(options) => publish::run(node, &options).await,
+    }
 }

@@ -277,7 +277,7 @@ impl Default for Log {
         Self {
             retention_age: Duration::from_secs(7 * 24 * 60 * 60),
             retention_bytes: Size::gib(10),
-            concurrent_replays: 64,
+            concurrent_replays: 16,
             replay_rate: Size::mib(64),
         }
     }

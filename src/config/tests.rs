@@ -124,7 +124,7 @@ disk_high_water_percent = 101
         ("tidings.toml:9", "did you mean `log.retention_age`?"),
         ("tidings.toml:12", "must be 1 to 100"),
         ("TIDINGS_HTTP__WORKER", "did you mean `TIDINGS_HTTP__WORKERS`?"),
-        ("TIDINGS_LOG__CONCURRENT_REPLAYS", "the default is 64"),
+        ("TIDINGS_LOG__CONCURRENT_REPLAYS", "the default is 16"),
         ("--admin", "the default is \"127.0.0.1:8081\""),
         ("--grpc", "add --insecure"),
     ];

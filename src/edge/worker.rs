@@ -42,6 +42,10 @@ use crate::{
     tls::ServerTls,
 };
 
+/// So many connections are accepted before what is open already has its turn: when thousands come back at once, none of them waits long, and
+/// what is delivered meanwhile does not wait for them.
+const AT_ONCE: usize = 16;
+
 /// How long before the end of the drain window the last stream ends, at least.
 const REST: Duration = Duration::from_millis(150);
 
@@ -145,6 +149,7 @@ impl Worker {
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) -> Infallible {
+        let mut accepted = 0;
         loop {
             let (stream, peer) = listener::accept(&listener).await;
             let client = self.settings.proxies.peer(peer.ip());
@@ -155,6 +160,10 @@ impl Worker {
                     self.serve(stream, client, permit, Some(over));
                 }
                 Admission::Refused => debug!(peer = %client, "a connection is closed at once: too many are being shed"),
+            }
+            accepted = (accepted + 1) % AT_ONCE;
+            if accepted == 0 {
+                tokio::task::yield_now().await;
             }
         }
     }

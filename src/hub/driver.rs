@@ -29,6 +29,8 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Notices taken from the bus, and delivered, at once.
 const BURST: usize = 64;
+/// So many things are looked at before others on this thread have their turn.
+const TURNS: usize = 32;
 
 /// A hub and what drives it. Lives on one worker's thread; cheap to clone there.
 #[derive(Clone)]
@@ -98,8 +100,14 @@ impl Driver {
     pub async fn run(mut self) {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = 0;
         loop {
             self.carry_out();
+            turns += 1;
+            if turns > TURNS {
+                turns = 0;
+                tokio::task::yield_now().await;
+            }
             tokio::select! {
                 notice = self.line.next() => {
                     let Some(notice) = notice else {
@@ -114,6 +122,8 @@ impl Driver {
                         burst.push(notice);
                     }
                     self.shared.hub.borrow_mut().notices(&burst);
+                    // To tell a crowd takes long by itself.
+                    turns = TURNS;
                 }
                 Some(answered) = self.asked.next() => {
                     // One that was aborted is one that the hub has forgotten.
@@ -128,8 +138,6 @@ impl Driver {
                 () = self.shared.bell.notified() => {}
                 _ = sweep.tick() => self.shared.hub.borrow_mut().sweep(),
             }
-            // While there is more to hear than can be delivered, nothing here would ever wait.
-            tokio::task::yield_now().await;
         }
     }
 

@@ -53,7 +53,9 @@ pub fn admit(draft: Draft, settings: &Settings) -> Result<Admitted, Refusal> {
             limit: settings.data_bytes,
         });
     }
-    if let Some(at) = draft.data.bytes().position(|byte| byte == 0) {
+    // Many times as fast as to look for the place at once.
+    if draft.data.as_bytes().contains(&0) {
+        let at = draft.data.bytes().take_while(|&byte| byte != 0).count();
         return Err(Refusal::DataNul { at });
     }
     let key = none_if_empty(&draft.key)
@@ -87,19 +89,48 @@ fn admit_topics(texts: &[String], limit: usize) -> Result<Vec<Topic>, Refusal> {
             limit,
         });
     }
-    let mut first_at = HashMap::with_capacity(texts.len());
+    let mut firsts = Firsts::of(texts);
     let mut topics = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         let topic = Topic::parse(text).map_err(|error| Refusal::Topic { index, error })?;
         if topic.is_reserved() {
             return Err(Refusal::ReservedTopic { index, topic });
         }
-        if let Some(first) = first_at.insert(text.as_str(), index) {
+        if let Some(first) = firsts.before(index) {
             return Err(Refusal::RepeatedTopic { index, first, topic });
         }
         topics.push(topic);
     }
     Ok(topics)
+}
+
+/// Which texts were there before.
+enum Firsts<'t> {
+    /// Few: they are compared with each other.
+    Few(&'t [String]),
+    /// Many, by what they are.
+    Many(&'t [String], HashMap<&'t str, usize>),
+}
+
+impl<'t> Firsts<'t> {
+    /// Up to so many are compared.
+    const FEW: usize = 8;
+
+    fn of(texts: &'t [String]) -> Self {
+        if texts.len() <= Self::FEW {
+            Self::Few(texts)
+        } else {
+            Self::Many(texts, HashMap::with_capacity(texts.len()))
+        }
+    }
+
+    /// The place of the text before this one that is the same. To be asked of one after the other.
+    fn before(&mut self, index: usize) -> Option<usize> {
+        match self {
+            Self::Few(texts) => texts[..index].iter().position(|text| *text == texts[index]),
+            Self::Many(texts, first_at) => first_at.insert(texts[index].as_str(), index),
+        }
+    }
 }
 
 fn none_if_empty(text: &str) -> Option<&str> {

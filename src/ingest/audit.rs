@@ -62,9 +62,9 @@ impl Line {
         })))
     }
 
-    /// Whether there is to be none.
-    pub(super) const fn is_none(&self) -> bool {
-        self.0.is_none()
+    /// None.
+    pub(super) const fn none() -> Self {
+        Self(None)
     }
 
     /// Writes it.

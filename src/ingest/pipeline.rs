@@ -2,22 +2,25 @@
 //!
 //! It has no task of its own: taking drafts and giving answers are one poll. So whoever does not read the answers is not read either, and what
 //! is held is bounded by [`Settings::in_flight`](super::Settings) and [`Settings::in_flight_bytes`](super::Settings).
+//!
+//! Only the earliest answer is waited for, and every answer that is there is given before anything more is taken: where the journal answers
+//! hundreds at once, they are one wake-up, and leave together.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::{
     Stream, StreamExt as _,
     future::{BoxFuture, FutureExt as _},
-    stream::FuturesOrdered,
 };
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{Caller, Draft, Ingest, IngestError, Pending, Published};
+use super::{Caller, Draft, Ingest, IngestError, Pending, Published, publisher::Begun};
 use crate::auth::Denied;
 
 /// One answer, with the tag that its draft came with.
@@ -41,9 +44,9 @@ pub(super) struct Pipeline<S, T, F> {
     /// `None` once nothing more is taken.
     input: Option<S>,
     /// The draft that is waiting for its place in the journal; the next one is not taken before.
-    placing: Option<BoxFuture<'static, Placed<T>>>,
-    pending: FuturesOrdered<BoxFuture<'static, (usize, Answer<T>)>>,
-    pending_bytes: usize,
+    placing: Option<BoxFuture<'static, UnderWay<T>>>,
+    under_way: VecDeque<UnderWay<T>>,
+    bytes: usize,
     ended: Option<Ended<F>>,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Resolves when the caller may not go on.
@@ -51,10 +54,21 @@ pub(super) struct Pipeline<S, T, F> {
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-struct Placed<T> {
+/// A draft that was taken and has no answer yet.
+struct UnderWay<T> {
     tag: T,
     bytes: usize,
-    outcome: Result<Pending, IngestError>,
+    pending: Pending,
+}
+
+impl<T> UnderWay<T> {
+    fn new(tag: T, bytes: usize, placed: Result<Pending, IngestError>) -> Self {
+        Self {
+            tag,
+            bytes,
+            pending: placed.unwrap_or_else(Pending::refused),
+        }
+    }
 }
 
 impl<S, T, F> Pipeline<S, T, F>
@@ -71,15 +85,38 @@ where
             caller,
             input: Some(input),
             placing: None,
-            pending: FuturesOrdered::new(),
-            pending_bytes: 0,
+            under_way: VecDeque::new(),
+            bytes: 0,
             ended: None,
             deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
         }
     }
 
+    /// The answer that is due, if it is there.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer<T>> {
+        let Some(first) = self.under_way.front_mut() else {
+            return Poll::Pending;
+        };
+        let outcome = ready!(first.pending.poll_unpin(cx));
+        match self.under_way.pop_front() {
+            Some(UnderWay { tag, bytes, .. }) => {
+                self.bytes -= bytes;
+                Poll::Ready((tag, outcome))
+            }
+            None => Poll::Pending,
+        }
+    }
+
     /// Takes what may be taken now.
     fn poll_take(&mut self, cx: &mut Context<'_>) {
+        if self.input.is_some() && self.drain.poll_unpin(cx).is_ready() {
+            self.end(Ended::Stopped(IngestError::Draining));
+        }
+        if self.input.is_some()
+            && let Poll::Ready(denied) = self.outstays.poll_unpin(cx)
+        {
+            self.end(Ended::Stopped(denied.into()));
+        }
         loop {
             if let Some(placing) = &mut self.placing {
                 let Poll::Ready(placed) = placing.poll_unpin(cx) else {
@@ -88,16 +125,8 @@ where
                 self.placing = None;
                 self.push(placed);
             }
-            if self.input.is_some() && self.drain.poll_unpin(cx).is_ready() {
-                self.end(Ended::Stopped(IngestError::Draining));
-            }
-            if self.input.is_some()
-                && let Poll::Ready(denied) = self.outstays.poll_unpin(cx)
-            {
-                self.end(Ended::Stopped(denied.into()));
-            }
             let settings = self.ingest.settings();
-            if self.pending.len() >= settings.in_flight || self.pending_bytes >= settings.in_flight_bytes {
+            if self.under_way.len() >= settings.in_flight || self.bytes >= settings.in_flight_bytes {
                 return;
             }
             let Some(input) = &mut self.input else { return };
@@ -106,11 +135,7 @@ where
             };
             match item {
                 Some(Ok((tag, Ok(draft)))) => self.place(tag, draft),
-                Some(Ok((tag, Err(error)))) => self.push(Placed {
-                    tag,
-                    bytes: 0,
-                    outcome: Err(error),
-                }),
+                Some(Ok((tag, Err(error)))) => self.push(UnderWay::new(tag, 0, Err(error))),
                 Some(Err(error)) => self.end(Ended::Input(error)),
                 None => self.input = None,
             }
@@ -118,23 +143,22 @@ where
     }
 
     fn place(&mut self, tag: T, draft: Draft) {
-        let (ingest, caller) = (self.ingest.clone(), Arc::clone(&self.caller));
+        let bytes = draft.bytes();
         let deadline = self.deadline.as_ref().map(|at| at.deadline().into_std());
-        self.placing = Some(Box::pin(async move {
-            Placed {
-                tag,
-                bytes: draft.bytes(),
-                outcome: ingest.publish(&caller, draft, deadline).await,
+        match self.ingest.begin(&self.caller, draft, deadline) {
+            Begun::Placed(placed) => self.push(UnderWay::new(tag, bytes, placed)),
+            Begun::Waits(admission) => {
+                let ingest = self.ingest.clone();
+                self.placing = Some(Box::pin(async move {
+                    UnderWay::new(tag, bytes, admission.place(ingest.journal()).await)
+                }));
             }
-        }));
+        }
     }
 
-    fn push(&mut self, Placed { tag, bytes, outcome }: Placed<T>) {
-        self.pending_bytes += bytes;
-        self.pending.push_back(match outcome {
-            Ok(pending) => Box::pin(async move { (bytes, (tag, pending.await)) }),
-            Err(error) => Box::pin(std::future::ready((bytes, (tag, Err(error))))),
-        });
+    fn push(&mut self, taken: UnderWay<T>) {
+        self.bytes += taken.bytes;
+        self.under_way.push_back(taken);
     }
 
     fn end(&mut self, ended: Ended<F>) {
@@ -153,16 +177,16 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if let Poll::Ready(answer) = this.poll_answer(cx) {
+            return Poll::Ready(Some(Ok(answer)));
+        }
         this.poll_take(cx);
-        match this.pending.poll_next_unpin(cx) {
-            Poll::Ready(Some((bytes, answer))) => {
-                this.pending_bytes -= bytes;
-                return Poll::Ready(Some(Ok(answer)));
-            }
-            Poll::Ready(None) if this.input.is_none() && this.placing.is_none() => {
-                return Poll::Ready(this.ended.take().map(Err));
-            }
-            _ => {}
+        // What was taken may be answered already; if not, this is what wakes whoever waits.
+        if let Poll::Ready(answer) = this.poll_answer(cx) {
+            return Poll::Ready(Some(Ok(answer)));
+        }
+        if this.under_way.is_empty() && this.input.is_none() && this.placing.is_none() {
+            return Poll::Ready(this.ended.take().map(Err));
         }
         // Asked last: an answer that is known by now is given even so.
         if let Some(deadline) = &mut this.deadline
@@ -171,7 +195,7 @@ where
             this.deadline = None;
             this.input = None;
             this.placing = None;
-            this.pending = FuturesOrdered::new();
+            this.under_way.clear();
             this.ended = None;
             return Poll::Ready(Some(Err(Ended::Stopped(IngestError::Deadline))));
         }

@@ -1,9 +1,15 @@
 //! From a draft to the journal, or to the bus.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
 
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
 use http::{Extensions, HeaderMap};
+use smallvec::SmallVec;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,7 +21,7 @@ use super::{
 use crate::{
     auth::{Auth, Denied},
     bus::Bus,
-    journal::Journal,
+    journal::{AppendError, Attempt, Journal, Receipt, Ticket},
     model::{Event, Layout, Publish, Seq, Slot, Topic, UnixMillis},
 };
 
@@ -32,13 +38,118 @@ pub struct Ingest {
 }
 
 /// Resolves when the event is durable.
-pub type Pending = BoxFuture<'static, Result<Published, IngestError>>;
+#[must_use = "it tells whether the event is durable"]
+pub struct Pending {
+    outcome: Outcome,
+    line: Line,
+}
+
+enum Outcome {
+    Known(Option<Result<Published, IngestError>>),
+    Awaited {
+        topics: SmallVec<[Topic; 1]>,
+        ticket: Ticket,
+    },
+}
+
+impl Pending {
+    fn known(outcome: Result<Published, IngestError>, line: Line) -> Self {
+        Self {
+            outcome: Outcome::Known(Some(outcome)),
+            line,
+        }
+    }
+
+    /// Of what was refused already, and is answered in its turn.
+    pub(super) fn refused(error: IngestError) -> Self {
+        Self::known(Err(error), Line::none())
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Published, IngestError>;
+
+    /// Not to be asked again once it has resolved.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let outcome = match &mut this.outcome {
+            Outcome::Known(outcome) => outcome.take().unwrap_or(Err(IngestError::Draining)),
+            Outcome::Awaited { topics, ticket } => {
+                let receipt = ready!(ticket.poll_unpin(cx));
+                landed(std::mem::take(topics), receipt)
+            }
+        };
+        this.line.end(outcome.as_ref());
+        Poll::Ready(outcome)
+    }
+}
+
+fn landed(topics: SmallVec<[Topic; 1]>, receipt: Result<Receipt, AppendError>) -> Result<Published, IngestError> {
+    let receipt = match receipt {
+        Ok(receipt) => receipt,
+        Err(error) => return Err(IngestError::of(error, topics.into_vec())),
+    };
+    let landed = topics.into_iter().zip(receipt.placed);
+    Ok(Published {
+        landed: landed
+            .map(|(topic, placed)| Landed {
+                topic,
+                seq: Some(placed.seq),
+                repeated: placed.repeated,
+            })
+            .collect(),
+    })
+}
+
+/// How far a draft came without waiting.
+pub(super) enum Begun {
+    /// It has its place, or is refused.
+    Placed(Result<Pending, IngestError>),
+    /// It is let in, and waits for its place.
+    Waits(Admission),
+}
+
+/// A draft that is let in and has no place yet.
+pub(super) struct Admission {
+    publish: Publish,
+    line: Line,
+}
+
+impl Admission {
+    /// Waits for its place.
+    ///
+    /// # Errors
+    /// If the journal takes nothing.
+    pub(super) async fn place(self, journal: &dyn Journal) -> Result<Pending, IngestError> {
+        let Self { publish, line } = self;
+        let topics = publish.topics.iter().cloned().collect();
+        placed(topics, line, journal.append(publish).await)
+    }
+}
+
+fn placed(
+    topics: SmallVec<[Topic; 1]>,
+    mut line: Line,
+    placed: Result<Ticket, AppendError>,
+) -> Result<Pending, IngestError> {
+    match placed {
+        Ok(ticket) => Ok(Pending {
+            outcome: Outcome::Awaited { topics, ticket },
+            line,
+        }),
+        Err(error) => {
+            let error = IngestError::of(error, topics.into_vec());
+            line.end(Err(&error));
+            Err(error)
+        }
+    }
+}
 
 /// An event that is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// Where, one per topic in the order of the draft.
-    pub landed: Vec<Landed>,
+    pub landed: SmallVec<[Landed; 1]>,
 }
 
 /// Where an event is in one topic.
@@ -93,20 +204,38 @@ impl Ingest {
         draft: Draft,
         deadline: Option<Instant>,
     ) -> Result<Pending, IngestError> {
+        match self.begin(caller, draft, deadline) {
+            Begun::Placed(placed) => placed,
+            Begun::Waits(admission) => admission.place(&*self.journal).await,
+        }
+    }
+
+    /// The same, without waiting for a place that is not there.
+    pub(super) fn begin(&self, caller: &Caller, draft: Draft, deadline: Option<Instant>) -> Begun {
         let mut line = Line::begin(caller, &draft);
-        let pending = match self.place(caller, draft, deadline).await {
-            Ok(pending) if line.is_none() => return Ok(pending),
-            Ok(pending) => pending,
+        let admitted = admit(draft, &self.settings).map_err(IngestError::from);
+        let admitted = admitted.and_then(|admitted| {
+            let (Admitted::Durable(publish) | Admitted::Ephemeral(publish)) = &admitted;
+            self.check(caller, publish)?;
+            Ok(admitted)
+        });
+        match admitted {
+            Ok(Admitted::Durable(publish)) => {
+                let topics = publish.topics.iter().cloned().collect();
+                match self.journal.try_append(Publish { deadline, ..publish }) {
+                    Attempt::Done(outcome) => Begun::Placed(placed(topics, line, outcome)),
+                    Attempt::Waits(publish) => Begun::Waits(Admission { publish, line }),
+                }
+            }
+            Ok(Admitted::Ephemeral(publish)) => {
+                let published = self.send_ephemeral(publish);
+                Begun::Placed(Ok(Pending::known(Ok(published), line)))
+            }
             Err(error) => {
                 line.end(Err(&error));
-                return Err(error);
+                Begun::Placed(Err(error))
             }
-        };
-        Ok(Box::pin(async move {
-            let outcome = pending.await;
-            line.end(outcome.as_ref());
-            outcome
-        }))
+        }
     }
 
     /// Checks that a caller may publish an event, and so much.
@@ -123,42 +252,6 @@ impl Ingest {
             )?;
         }
         Ok(())
-    }
-
-    async fn place(&self, caller: &Caller, draft: Draft, deadline: Option<Instant>) -> Result<Pending, IngestError> {
-        let admitted = admit(draft, &self.settings)?;
-        let (Admitted::Durable(publish) | Admitted::Ephemeral(publish)) = &admitted;
-        self.check(caller, publish)?;
-        match admitted {
-            Admitted::Ephemeral(publish) => {
-                let published = self.send_ephemeral(publish);
-                Ok(Box::pin(std::future::ready(Ok(published))))
-            }
-            Admitted::Durable(publish) => {
-                let topics = publish.topics.clone();
-                let publish = Publish { deadline, ..publish };
-                let ticket = match self.journal.append(publish).await {
-                    Ok(ticket) => ticket,
-                    Err(error) => return Err(IngestError::of(error, topics)),
-                };
-                Ok(Box::pin(async move {
-                    let receipt = match ticket.await {
-                        Ok(receipt) => receipt,
-                        Err(error) => return Err(IngestError::of(error, topics)),
-                    };
-                    let landed = topics.into_iter().zip(receipt.placed);
-                    Ok(Published {
-                        landed: landed
-                            .map(|(topic, placed)| Landed {
-                                topic,
-                                seq: Some(placed.seq),
-                                repeated: placed.repeated,
-                            })
-                            .collect(),
-                    })
-                }))
-            }
-        }
     }
 
     /// Asked at the start of each call.

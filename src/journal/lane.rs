@@ -1,14 +1,15 @@
 //! Many appends under way in one journal, each placed after the one before it, answered in the same order.
 
 use std::{
-    future::poll_fn,
+    collections::VecDeque,
+    future::{poll_fn, ready},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use futures::{FutureExt as _, future::BoxFuture};
 
-use super::{AppendError, Journal, Receipt, Ticket, Unavailable};
+use super::{AppendError, Attempt, Journal, Receipt, Ticket, Unavailable};
 use crate::model::Publish;
 
 /// What comes out of a lane.
@@ -26,7 +27,8 @@ pub(super) struct Lane {
     journal: Arc<dyn Journal>,
     /// The append that waits for its place; the next one is not begun before it has it.
     placing: Option<BoxFuture<'static, Result<Ticket, AppendError>>>,
-    pending: FuturesOrdered<Ticket>,
+    /// Only the earliest is waited for: the journal answers them in about their order.
+    pending: VecDeque<Ticket>,
     ended: Option<AppendError>,
 }
 
@@ -35,7 +37,7 @@ impl Lane {
         Self {
             journal,
             placing: None,
-            pending: FuturesOrdered::new(),
+            pending: VecDeque::new(),
             ended: None,
         }
     }
@@ -58,10 +60,15 @@ impl Lane {
     /// Begins an append. Only while it [is free](Self::is_free).
     pub(super) fn begin(&mut self, publish: Publish) {
         debug_assert!(self.is_free(), "one at a time");
-        let journal = Arc::clone(&self.journal);
-        self.placing = Some(Box::pin(async move { journal.append(publish).await }));
         // As a rule there is room, and the next one may follow at once. If not, whoever waits for the next answer waits for that too.
-        self.poll_placing(&mut Context::from_waker(Waker::noop()));
+        match self.journal.try_append(publish) {
+            Attempt::Done(placed) => self.placed(placed),
+            Attempt::Waits(publish) => {
+                let journal = Arc::clone(&self.journal);
+                self.placing = Some(Box::pin(async move { journal.append(publish).await }));
+                self.poll_placing(&mut Context::from_waker(Waker::noop()));
+            }
+        }
     }
 
     /// The next answer, or `None` once the next append may begin. While it [has no more](Self::has_more) it waits for ever; cancelling loses
@@ -83,23 +90,29 @@ impl Lane {
             && let Poll::Ready(placed) = placing.poll_unpin(cx)
         {
             self.placing = None;
-            match placed {
-                Ok(ticket) => self.pending.push_back(ticket),
-                Err(error) if is_for_another(&error) => self.ended = Some(error),
-                Err(error) => self.pending.push_back(Box::pin(std::future::ready(Err(error)))),
-            }
+            self.placed(placed);
+        }
+    }
+
+    fn placed(&mut self, placed: Result<Ticket, AppendError>) {
+        match placed {
+            Ok(ticket) => self.pending.push_back(ticket),
+            Err(error) if is_for_another(&error) => self.ended = Some(error),
+            Err(error) => self.pending.push_back(Ticket::new(ready(Err(error)))),
         }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         self.poll_placing(cx);
-        match self.pending.poll_next_unpin(cx) {
-            Poll::Ready(Some(outcome)) => Poll::Ready(Answer::Outcome(outcome)),
-            Poll::Ready(None) => match self.ended.clone() {
+        match self.pending.front_mut() {
+            Some(ticket) => ticket.poll_unpin(cx).map(|outcome| {
+                self.pending.pop_front();
+                Answer::Outcome(outcome)
+            }),
+            None => match self.ended.clone() {
                 Some(error) if self.placing.is_none() => Poll::Ready(Answer::Ended(error)),
                 _ => Poll::Pending,
             },
-            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -8,10 +8,14 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{
+    Semaphore, TryAcquireError,
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
 
 use super::{
-    AppendError, Journal, Ticket,
+    AppendError, Attempt, Journal, Ticket,
     clock::Clock,
     disk::{Disk, DiskFull, DiskProbe, DiskSpace},
     writer::{Entry, Writer},
@@ -23,7 +27,7 @@ use crate::{
 };
 
 /// At most this much waits to be written, in bytes; the rest waits outside.
-const QUEUE_BYTES: usize = 64 << 20;
+pub(super) const QUEUE_BYTES: u32 = 64 << 20;
 
 /// What can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +156,7 @@ impl LocalJournal {
             disk: disk.clone(),
             failed: OnceLock::new(),
         });
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
         let name = format!("journal-{}", store.shard());
         let writer = Writer {
             store,
@@ -160,12 +165,13 @@ impl LocalJournal {
             clock: Clock::new(clock),
             key_window: settings.key_window,
             health: Arc::clone(&health),
+            room: Arc::clone(&room),
             _writing: writing,
         };
         thread::Builder::new().name(name).spawn(move || writer.run())?;
         Ok(Arc::new(Self {
             queue: Mutex::new(Some(sender)),
-            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            room,
             health,
             written,
         }))
@@ -199,34 +205,47 @@ impl LocalJournal {
     fn sender(&self) -> Option<mpsc::Sender<Entry>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Why the writer takes nothing: whoever holds a sender keeps the queue open, so it is closed only when the writer has failed.
+    fn failed(&self) -> AppendError {
+        self.health.admit().err().unwrap_or(AppendError::Closed)
+    }
 }
 
 impl Journal for LocalJournal {
     fn append(&self, publish: Publish) -> BoxFuture<'_, Result<Ticket, AppendError>> {
         Box::pin(async move {
             let queue = self.sender().ok_or(AppendError::Closed)?;
-            let cost = Entry::cost(&publish).min(QUEUE_BYTES);
-            let room = Arc::clone(&self.room)
-                .acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX))
-                .await
-                .map_err(|_| AppendError::Closed)?;
+            let room = self.room.acquire_many(Entry::share(&publish)).await;
+            let room = room.map_err(|_| self.failed())?;
+            let place = queue.reserve().await.map_err(|_| self.failed())?;
+            room.forget();
             let (reply, answer) = oneshot::channel();
-            let entry = Entry {
-                publish,
-                reply,
-                _room: room,
-            };
-            // Whoever holds a sender keeps the queue open: it is closed only when the writer has failed.
-            let failed = || self.health.admit().err().unwrap_or(AppendError::Closed);
-            queue.send(entry).await.map_err(|_| failed())?;
-            let ticket: Ticket = Box::pin(async move {
-                let stopped = |_| AppendError::Unknown {
-                    cause: "the writer stopped".to_owned(),
-                };
-                answer.await.map_err(stopped)?
-            });
-            Ok(ticket)
+            place.send(Entry { publish, reply });
+            Ok(Ticket::of(answer))
         })
+    }
+
+    fn try_append(&self, publish: Publish) -> Attempt {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = &*queue else {
+            return Attempt::Done(Err(AppendError::Closed));
+        };
+        let room = match self.room.try_acquire_many(Entry::share(&publish)) {
+            Ok(room) => room,
+            Err(TryAcquireError::NoPermits) => return Attempt::Waits(publish),
+            Err(TryAcquireError::Closed) => return Attempt::Done(Err(self.failed())),
+        };
+        match queue.try_reserve() {
+            Ok(place) => {
+                room.forget();
+                let (reply, answer) = oneshot::channel();
+                place.send(Entry { publish, reply });
+                Attempt::Done(Ok(Ticket::of(answer)))
+            }
+            Err(TrySendError::Full(())) => Attempt::Waits(publish),
+            Err(TrySendError::Closed(())) => Attempt::Done(Err(self.failed())),
+        }
     }
 }
 

@@ -2,9 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use smallvec::SmallVec;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{AppendError, Placed, Receipt, clock::Clock, local::Health};
+use super::{
+    AppendError, Placed, Receipt,
+    clock::Clock,
+    local::{Health, QUEUE_BYTES},
+};
 use crate::{
     bus::{Announcement, Bus},
     log::{Appended, Batch, Store, StoreError},
@@ -23,14 +28,17 @@ const EVENT_OVERHEAD: usize = 256;
 pub(super) struct Entry {
     pub(super) publish: Publish,
     pub(super) reply: oneshot::Sender<Result<Receipt, AppendError>>,
-    /// Its share of the queue's bytes, given back when it is answered.
-    pub(super) _room: OwnedSemaphorePermit,
 }
 
 impl Entry {
     /// What a publish takes while it is under way, in bytes.
     pub(super) fn cost(publish: &Publish) -> usize {
         publish.data.len() + publish.topics.len() * EVENT_OVERHEAD
+    }
+
+    /// How much of the queue's bytes it takes until it is answered.
+    pub(super) fn share(publish: &Publish) -> u32 {
+        u32::try_from(Self::cost(publish)).map_or(QUEUE_BYTES, |cost| cost.min(QUEUE_BYTES))
     }
 }
 
@@ -41,6 +49,8 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) key_window: Duration,
     pub(super) health: Arc<Health>,
+    /// The queue's bytes, of which each entry has taken what it costs.
+    pub(super) room: Arc<Semaphore>,
     /// Dropped last: whoever waits for the writer's end waits for this.
     pub(super) _writing: watch::Sender<()>,
 }
@@ -64,7 +74,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(first) = self.queue.blocking_recv() {
             let entries = self.gather(first);
+            let shares: usize = entries.iter().map(|entry| Entry::share(&entry.publish) as usize).sum();
             self.answer(entries);
+            self.room.add_permits(shares);
         }
         self.store.close();
     }
@@ -90,7 +102,8 @@ impl Writer {
                     let bytes: usize = entries.iter().map(|entry| Entry::cost(&entry.publish)).sum();
                     self.health.wrote(bytes);
                     self.bus.announce(&written.announcements);
-                    for (entry, receipt) in entries.into_iter().zip(written.receipts) {
+                    // The last one first: whoever waits for several waits for the first of them, and is woken when all are there.
+                    for (entry, receipt) in entries.into_iter().zip(written.receipts).rev() {
                         // Nobody waits any more: the event is durable all the same.
                         let _ = entry.reply.send(Ok(receipt));
                     }
@@ -99,7 +112,7 @@ impl Writer {
                 Err(failure) => self.fail(failure),
             },
         };
-        for entry in entries {
+        for entry in entries.into_iter().rev() {
             let _ = entry.reply.send(Err(refused.clone()));
         }
     }
@@ -121,7 +134,8 @@ impl Writer {
 
     fn write(&mut self, entries: &[Entry]) -> Result<Written, Failure> {
         let now = self.clock.after(self.store.head().time);
-        let mut batch = Batch::new(&self.store);
+        let bytes = entries.iter().map(|entry| Entry::cost(&entry.publish)).sum();
+        let mut batch = Batch::new(&self.store, bytes);
         let mut keys = Keys::new(&self.store, now, self.key_window);
         let mut written = Written {
             receipts: Vec::with_capacity(entries.len()),
@@ -145,8 +159,8 @@ impl Writer {
         written: &mut Written,
     ) -> Result<(), StoreError> {
         let (layout, shard, epoch) = (self.store.layout(), self.store.shard(), self.store.epoch());
-        let mut placed = Vec::with_capacity(publish.topics.len());
-        let mut places: Vec<(&Topic, Slot, Seq)> = Vec::with_capacity(publish.topics.len());
+        let mut placed = SmallVec::with_capacity(publish.topics.len());
+        let mut places: SmallVec<[(&Topic, Slot, Seq); 1]> = SmallVec::with_capacity(publish.topics.len());
         let mut next = batch.last().next();
         for topic in &publish.topics {
             let first = match &publish.key {
@@ -168,9 +182,12 @@ impl Writer {
             places.push((topic, Slot(layout.slot(topic.as_str())), next));
             next = next.next();
         }
-        let mut prevs: HashMap<Slot, Seq> = HashMap::new();
-        for &(topic, slot, seq) in &places {
-            let prev = prevs.insert(slot, seq).unwrap_or_else(|| batch.last_of(slot));
+        let event = Appended {
+            event_type: publish.event_type.as_ref(),
+            data: &publish.data,
+            time,
+        };
+        batch.append(&event, &places, |(topic, slot, seq), prev| {
             let event = Event::new(
                 topic.clone(),
                 publish.event_type.clone(),
@@ -186,13 +203,7 @@ impl Writer {
                 seq,
                 event: Arc::new(event),
             });
-        }
-        let event = Appended {
-            event_type: publish.event_type.as_ref(),
-            data: &publish.data,
-            time,
-        };
-        batch.append(&event, &places)?;
+        })?;
         written.receipts.push(Receipt { placed });
         Ok(())
     }
@@ -200,6 +211,8 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        // Nothing is given back any more: whoever waits for it is told so.
+        self.room.close();
         if std::thread::panicking() {
             self.health.fail("the writer stopped, which is a bug");
         }

@@ -9,7 +9,7 @@ use super::{
     options::Column,
     retention::Floor,
     store::{Columns, Head, Milestone, Store, StoreError, durably},
-    value::{StoredBody, StoredEvent, StoredFloor, StoredHead, StoredKey, StoredMilestone, StoredSeq, encode},
+    value::{EventToStore, StoredBody, StoredFloor, StoredHead, StoredKey, StoredMilestone, StoredSeq, encode},
 };
 use crate::model::{EventType, PublishKey, Seq, Slot, Topic, UnixMillis};
 
@@ -25,11 +25,38 @@ pub(crate) struct Batch<'s> {
     store: &'s Store,
     write: WriteBatch,
     head: Head,
-    slots: HashMap<Slot, Seq>,
+    slots: Slots,
     /// Where the floor is to be, if the batch leaves something out.
     floor: Option<Floor>,
     /// Whether there is anything to write.
     moved: bool,
+    /// The key and the value that are being put.
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// The slots that a batch changes. As a rule the next event is of the same slot as the last one: an embedded server has only one.
+#[derive(Debug, Default)]
+struct Slots {
+    latest: Option<(Slot, Seq)>,
+    others: HashMap<Slot, Seq>,
+}
+
+impl Slots {
+    /// A slot has come to a sequence. Answers where it was, if that is of this batch.
+    fn advance(&mut self, slot: Slot, seq: Seq) -> Option<Seq> {
+        match self.latest.replace((slot, seq)) {
+            Some((same, before)) if same == slot => return Some(before),
+            Some((other, last)) => drop(self.others.insert(other, last)),
+            None => {}
+        }
+        self.others.remove(&slot)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Slot, Seq)> {
+        let others = self.others.iter().map(|(&slot, &seq)| (slot, seq));
+        self.latest.into_iter().chain(others)
+    }
 }
 
 /// One event of a batch, for one or several topics.
@@ -44,15 +71,17 @@ pub(crate) struct Appended<'e> {
 }
 
 impl<'s> Batch<'s> {
-    /// An empty batch, to follow what the store holds. There must be only one at a time.
-    pub(crate) fn new(store: &'s Store) -> Self {
+    /// An empty batch, to follow what the store holds. There must be only one at a time. `bytes`: how large it becomes, about.
+    pub(crate) fn new(store: &'s Store, bytes: usize) -> Self {
         Self {
             store,
-            write: WriteBatch::default(),
+            write: WriteBatch::with_capacity_bytes(bytes),
             head: store.head(),
-            slots: HashMap::new(),
+            slots: Slots::default(),
             floor: None,
             moved: false,
+            key: Vec::new(),
+            value: Vec::new(),
         }
     }
 
@@ -66,14 +95,14 @@ impl<'s> Batch<'s> {
         self.head.time
     }
 
-    /// The last sequence of a slot, with what is in the batch; 0 if it has none.
-    pub(crate) fn last_of(&self, slot: Slot) -> Seq {
-        let before = || self.head.slots.get(&slot).copied();
-        self.slots.get(&slot).copied().or_else(before).unwrap_or(Seq::ZERO)
-    }
-
-    /// Adds an event to its topics, whose sequences ascend and follow all before them.
-    pub(crate) fn append(&mut self, event: &Appended<'_>, places: &[(&Topic, Slot, Seq)]) -> Result<(), StoreError> {
+    /// Adds an event to its topics, whose sequences ascend and follow all before them. `each` hears of every place, with the last sequence
+    /// before it in its slot; 0 if that has none.
+    pub(crate) fn append<'t>(
+        &mut self,
+        event: &Appended<'_>,
+        places: &[(&'t Topic, Slot, Seq)],
+        mut each: impl FnMut((&'t Topic, Slot, Seq), Seq),
+    ) -> Result<(), StoreError> {
         let Some(&(_, _, last)) = places.last() else {
             return Ok(());
         };
@@ -82,21 +111,31 @@ impl<'s> Batch<'s> {
             self.mark(db, event.time);
             let shared = places.len() > 1 && event.data.len() > SHARED_ABOVE;
             if shared {
-                let body = StoredBody {
-                    data: event.data.to_owned(),
-                };
-                self.put(db, Column::Bodies, &keys::of_seq(last), &encode(&body));
+                let (key, value) = (
+                    keys::of_seq(last),
+                    encode(&StoredBody {
+                        data: event.data.to_owned(),
+                    }),
+                );
+                self.write.put_cf(db.column(Column::Bodies), key, &value);
+                self.head.bytes += (key.len() + value.len()) as u64;
             }
             // The same for each topic: what differs is in the key.
-            let value = encode(&StoredEvent {
-                event_type: event.event_type.map(|name| name.as_str().to_owned()),
-                data: if shared { String::new() } else { event.data.to_owned() },
+            let to_store = EventToStore {
+                event_type: event.event_type.map(EventType::as_str),
+                data: if shared { "" } else { event.data },
                 time_ms: event.time.0,
                 body: shared.then_some(last.0),
-            });
+            };
+            to_store.write(&mut self.value);
+            let events = db.column(Column::Events);
             for &(topic, slot, seq) in places {
-                self.put(db, Column::Events, &keys::event(topic, seq), &value);
-                self.slots.insert(slot, seq);
+                keys::write_event(&mut self.key, topic, seq);
+                self.write.put_cf(events, &self.key, &self.value);
+                self.head.bytes += (self.key.len() + self.value.len()) as u64;
+                let before = || self.head.slots.get(&slot).copied();
+                let prev = self.slots.advance(slot, seq).or_else(before).unwrap_or(Seq::ZERO);
+                each((topic, slot, seq), prev);
             }
             Ok(())
         })?;
@@ -118,8 +157,9 @@ impl<'s> Batch<'s> {
         self.reach(last, 0);
         // Any slot may have had something there: one that is said to have come less far would be taken to have missed nothing.
         let (layout, shard) = (self.store.layout(), self.store.shard());
-        let slots = (0..layout.slots()).filter(|&slot| layout.shard(slot) == shard.0);
-        self.slots.extend(slots.map(|slot| (Slot(slot), last)));
+        for slot in (0..layout.slots()).filter(|&slot| layout.shard(slot) == shard.0) {
+            self.slots.advance(Slot(slot), last);
+        }
         // The next event sets one: the floor stands on milestones.
         self.head.milestone = None;
         let reclaimed = self.store.lock_floor().reclaimed;
@@ -161,7 +201,7 @@ impl<'s> Batch<'s> {
             *kept = floor;
             self.store.raise_floor(floor.seq);
         }
-        Arc::make_mut(&mut self.head.slots).extend(self.slots);
+        Arc::make_mut(&mut self.head.slots).extend(self.slots.iter());
         self.store.advance(self.head);
         Ok(())
     }
@@ -171,7 +211,7 @@ impl<'s> Batch<'s> {
         let mut write = std::mem::take(&mut self.write);
         self.store.with(|db| {
             let meta = db.column(Column::Meta);
-            for (&slot, &Seq(seq)) in &self.slots {
+            for (slot, Seq(seq)) in self.slots.iter() {
                 write.put_cf(meta, keys::slot(slot), encode(&StoredSeq { seq }));
             }
             let head = StoredHead {
@@ -210,10 +250,5 @@ impl<'s> Batch<'s> {
             );
             self.head.milestone = Some(milestone);
         }
-    }
-
-    fn put(&mut self, db: Columns<'_>, column: Column, key: &[u8], value: &[u8]) {
-        self.write.put_cf(db.column(column), key, value);
-        self.head.bytes += (key.len() + value.len()) as u64;
     }
 }

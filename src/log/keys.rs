@@ -25,12 +25,17 @@ const SLOT: u8 = b's';
 
 /// Where an event is in `events`.
 pub(super) fn event(topic: &Topic, seq: Seq) -> Vec<u8> {
-    let topic = topic.as_str().as_bytes();
-    let mut key = Vec::with_capacity(topic.len() + 9);
-    key.extend_from_slice(topic);
+    let mut key = Vec::with_capacity(topic.as_str().len() + 9);
+    write_event(&mut key, topic, seq);
+    key
+}
+
+/// Writes where an event is in `events` in place of what was there.
+pub(super) fn write_event(key: &mut Vec<u8>, topic: &Topic, seq: Seq) {
+    key.clear();
+    key.extend_from_slice(topic.as_str().as_bytes());
     key.push(END_OF_TOPIC);
     key.extend_from_slice(&seq.0.to_be_bytes());
-    key
 }
 
 /// The sequence in a key of `events`, if it is one of this topic's.
@@ -43,6 +48,11 @@ pub(super) fn seq_in_topic(key: &[u8], topic: &Topic) -> Option<Seq> {
 pub(super) fn seq_of_event(key: &[u8]) -> Option<Seq> {
     let (_, last) = key.split_last_chunk::<8>()?;
     Some(Seq(u64::from_be_bytes(*last)))
+}
+
+/// What all keys of a topic in `events` have in common, and no other key has.
+pub(super) fn topic_of_event(key: &[u8]) -> &[u8] {
+    key.split_last_chunk::<8>().map_or(key, |(topic, _)| topic)
 }
 
 /// A key of `bodies` or `milestones`.
@@ -96,6 +106,7 @@ mod tests {
             let key = event(&topic, Seq(seq));
             prop_assert_eq!(seq_in_topic(&key, &topic), Some(Seq(seq)));
             prop_assert_eq!(seq_of_event(&key), Some(Seq(seq)));
+            prop_assert_eq!(topic_of_event(&key), [topic.as_str().as_bytes(), &[END_OF_TOPIC]].concat());
         }
 
         #[test]

@@ -6,10 +6,11 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::runtime::Handle;
 
 use super::{
     Heads, Located, Log, ReadError, Replay, ReplayRequest,
+    readers::Readers,
     store::{Store, StoreError},
 };
 use crate::model::{Shard, UnixMillis};
@@ -25,9 +26,8 @@ use crate::model::{Shard, UnixMillis};
 #[derive(Debug)]
 pub struct LocalLog {
     stores: RwLock<BTreeMap<Shard, Arc<Store>>>,
-    runtime: Handle,
-    replays: Arc<Semaphore>,
-    fills: Arc<Semaphore>,
+    replays: Arc<Readers>,
+    fills: Arc<Readers>,
 }
 
 impl LocalLog {
@@ -42,13 +42,11 @@ impl LocalLog {
     /// A log that holds no shard yet.
     #[must_use]
     pub fn empty(runtime: Handle, concurrent_reads: usize) -> Self {
-        let at_once = |reads: usize| Arc::new(Semaphore::new(reads.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
             stores: RwLock::default(),
-            runtime,
-            replays: at_once(concurrent_reads),
             // Few, since one read fills a slot for all who are live in it.
-            fills: at_once(concurrent_reads / 4),
+            fills: Arc::new(Readers::new(runtime.clone(), concurrent_reads / 4)),
+            replays: Arc::new(Readers::new(runtime, concurrent_reads)),
         }
     }
 
@@ -76,19 +74,14 @@ impl LocalLog {
     fn read<T: Send + 'static>(
         &self,
         shard: Shard,
-        reads: &Arc<Semaphore>,
+        readers: &Arc<Readers>,
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, ReadError>> {
-        let (store, runtime, reads) = (self.store(shard), self.runtime.clone(), Arc::clone(reads));
+        let (store, readers) = (self.store(shard), Arc::clone(readers));
         Box::pin(async move {
             let store = store?;
-            let turn = reads.acquire_owned().await.map_err(ReadError::failed)?;
-            let reading = runtime.spawn_blocking(move || {
-                // Held here rather than outside: a read whose asker is gone still takes a thread.
-                let _turn = turn;
-                read(&store)
-            });
-            Ok(reading.await.map_err(ReadError::failed)??)
+            let answer = readers.read(move || read(&store)).await;
+            Ok(answer.map_err(|_| ReadError::failed("the read came to no end"))??)
         })
     }
 }

@@ -7,6 +7,7 @@ mod history;
 mod keys;
 mod local;
 mod options;
+mod readers;
 mod remote;
 mod replay;
 mod retention;

@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, VecDeque},
     sync::Arc,
 };
 
@@ -52,7 +52,7 @@ impl Store {
             return Ok(gone);
         }
         let page = self.with(|db| {
-            let merge = Merge::new(db, &request.topics, last)?;
+            let merge = Merge::new(db, request, last)?;
             meanwhile();
             merge.page(request, self.epoch())
         });
@@ -64,42 +64,108 @@ impl Store {
     }
 }
 
-/// A merge of topics, each of which is opened only when its turn comes: of thousands, few have anything new.
+/// A merge of topics. What a page may need of each is read as it is found, by one walk that goes from topic to topic: a reader that comes back
+/// missed a few events of each. What a topic has beyond that is read by a walk of its own, opened only when its turn comes.
 struct Merge<'a> {
     db: Columns<'a>,
-    topics: &'a [(Topic, Seq)],
     last: Seq,
-    /// The next sequence of each topic that has one, the lowest first.
+    /// Those that have something: of thousands, few do.
+    sources: Vec<Source<'a>>,
+    /// The next sequence of each source that has one, the lowest first.
     next: BinaryHeap<Reverse<(Seq, usize)>>,
-    open: HashMap<usize, DBRawIterator<'a>>,
     /// The payload that several events shared last: they tend to follow one another.
     body: Option<(Seq, Arc<str>)>,
 }
 
-impl<'a> Merge<'a> {
-    fn new(db: Columns<'a>, topics: &'a [(Topic, Seq)], last: Seq) -> Result<Self, StoreError> {
-        let mut next = BinaryHeap::with_capacity(topics.len());
-        let mut probe = db.walk(Column::Events, ReadOptions::default());
-        for (index, (topic, after)) in topics.iter().enumerate() {
-            if *after >= last {
-                continue;
+/// A topic, as far as it was read.
+struct Source<'a> {
+    topic: &'a Topic,
+    /// What was read ahead.
+    ahead: VecDeque<(Seq, StoredEvent)>,
+    /// What comes after that and is still to be read.
+    then: Option<Seq>,
+    /// Where it is read from.
+    walk: Option<DBRawIterator<'a>>,
+}
+
+impl<'a> Source<'a> {
+    /// The sequence of its next event, if it has one.
+    fn next(&self) -> Option<Seq> {
+        self.ahead.front().map_or(self.then, |&(seq, _)| Some(seq))
+    }
+
+    /// Reads the next event, which was not read ahead.
+    fn read(&mut self, db: Columns<'a>, seq: Seq, last: Seq) -> Result<StoredEvent, StoreError> {
+        let mut walk = self.walk.take().unwrap_or_else(|| {
+            let mut options = ReadOptions::default();
+            options.set_iterate_lower_bound(keys::event(self.topic, seq));
+            options.set_iterate_upper_bound(keys::event(self.topic, last.next()));
+            let mut walk = db.walk(Column::Events, options);
+            walk.seek_to_first();
+            walk
+        });
+        let stored = match event_at(&walk, self.topic, last)? {
+            Some((found, value)) if found == seq => decode(value)?,
+            _ => {
+                let topic = self.topic;
+                return Err(StoreError::Damaged(format!("event {seq} of {topic} is missing")));
             }
-            probe.seek(keys::event(topic, after.next()));
-            match probe.key() {
-                Some(key) => next.extend(
-                    keys::seq_in_topic(key, topic)
-                        .filter(|&seq| seq <= last)
-                        .map(|seq| Reverse((seq, index))),
-                ),
-                None => probe.status()?,
+        };
+        walk.next();
+        self.then = event_at(&walk, self.topic, last)?.map(|(next, _)| next);
+        self.walk = self.then.map(|_| walk);
+        Ok(stored)
+    }
+}
+
+/// The event of a topic up to `last` at which a walk stands, if it stands on one.
+fn event_at<'w>(walk: &'w DBRawIterator<'_>, topic: &Topic, last: Seq) -> Result<Option<(Seq, &'w [u8])>, StoreError> {
+    let Some((key, value)) = walk.item() else {
+        walk.status()?;
+        return Ok(None);
+    };
+    let seq = keys::seq_in_topic(key, topic).filter(|&seq| seq <= last);
+    Ok(seq.map(|seq| (seq, value)))
+}
+
+impl<'a> Merge<'a> {
+    /// At most this many events of a topic are read ahead: what others leave no room for in the page was read in vain.
+    const AHEAD: usize = 64;
+
+    fn new(db: Columns<'a>, request: &'a ReplayRequest, last: Seq) -> Result<Self, StoreError> {
+        let mut sources: Vec<Source<'a>> = Vec::new();
+        let (mut events, mut bytes) = (request.max_events, request.max_bytes);
+        let mut walk = db.walk(Column::Events, ReadOptions::default());
+        for (topic, after) in request.topics.iter().filter(|&&(_, after)| after < last) {
+            walk.seek(keys::event(topic, after.next()));
+            let (mut ahead, mut then) = (VecDeque::new(), None);
+            while let Some((seq, value)) = event_at(&walk, topic, last)? {
+                if ahead.len() == Self::AHEAD || events == 0 || bytes == 0 {
+                    then = Some(seq);
+                    break;
+                }
+                let event: StoredEvent = decode(value)?;
+                (events, bytes) = (events - 1, bytes.saturating_sub(event.data.len()));
+                ahead.push_back((seq, event));
+                walk.next();
+            }
+            if !ahead.is_empty() || then.is_some() {
+                sources.push(Source {
+                    topic,
+                    ahead,
+                    then,
+                    walk: None,
+                });
             }
         }
+        let next = sources.iter().enumerate();
         Ok(Self {
             db,
-            topics,
             last,
-            next,
-            open: HashMap::new(),
+            next: next
+                .filter_map(|(index, source)| Some(Reverse((source.next()?, index))))
+                .collect(),
+            sources,
             body: None,
         })
     }
@@ -123,37 +189,15 @@ impl<'a> Merge<'a> {
         })
     }
 
-    /// Reads the next event of a topic and moves on to the one after it.
+    /// Takes the next event of a source and finds the one after it.
     fn take(&mut self, seq: Seq, index: usize) -> Result<Event, StoreError> {
-        let (topic, _) = &self.topics[index];
-        let mut walk = match self.open.remove(&index) {
-            Some(walk) => walk,
-            None => {
-                let mut options = ReadOptions::default();
-                options.set_iterate_lower_bound(keys::event(topic, seq));
-                options.set_iterate_upper_bound(keys::event(topic, self.last.next()));
-                let mut walk = self.db.walk(Column::Events, options);
-                walk.seek_to_first();
-                walk
-            }
+        let source = &mut self.sources[index];
+        let topic = source.topic;
+        let stored = match source.ahead.pop_front() {
+            Some((_, stored)) => stored,
+            None => source.read(self.db, seq, self.last)?,
         };
-        let stored: StoredEvent = match walk.item() {
-            Some((key, value)) if keys::seq_in_topic(key, topic) == Some(seq) => decode(value)?,
-            _ => {
-                walk.status()?;
-                return Err(StoreError::Damaged(format!("event {seq} of {topic} is missing")));
-            }
-        };
-        walk.next();
-        match walk.key() {
-            Some(key) => {
-                let seq = keys::seq_in_topic(key, topic)
-                    .ok_or_else(|| StoreError::Damaged(format!("a key among those of {topic} is not one of them")))?;
-                self.next.push(Reverse((seq, index)));
-                self.open.insert(index, walk);
-            }
-            None => walk.status()?,
-        }
+        self.next.extend(source.next().map(|next| Reverse((next, index))));
         let event_type = match stored.event_type.as_deref().map(EventType::parse) {
             None => None,
             Some(Ok(name)) => Some(name),

@@ -332,7 +332,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Where a column family can be walked.
+    /// Where a column family can be walked: within one prefix of its keys, where [`options`](super::options) gives it prefixes.
     pub(super) fn walk(self, column: Column, options: ReadOptions) -> DBRawIterator<'a> {
         self.db.raw_iterator_cf_opt(self.column(column), options)
     }

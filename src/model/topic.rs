@@ -21,10 +21,13 @@ impl Topic {
         if text.len() > Self::MAX_BYTES {
             return Err(TopicError::TooLong { bytes: text.len() });
         }
-        if let Some((at, found)) = text.char_indices().find(|&(_, c)| !Self::allows(c)) {
-            return Err(TopicError::Character { found, at });
+        if text.bytes().all(Self::allows) {
+            return Ok(Self(text.into()));
         }
-        Ok(Self(text.into()))
+        let mut characters = text.char_indices();
+        let other = characters.find(|&(_, c)| !u8::try_from(c).is_ok_and(Self::allows));
+        let (at, found) = other.unwrap_or_default();
+        Err(TopicError::Character { found, at })
     }
 
     /// The inbox of a user: `user:<id>`.
@@ -56,8 +59,8 @@ impl Topic {
         self.0.starts_with("tidings.")
     }
 
-    fn allows(c: char) -> bool {
-        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '~' | '-' | ':' | '/' | '@')
+    const fn allows(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-' | b':' | b'/' | b'@')
     }
 }
 

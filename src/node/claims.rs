@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::{
-    journal::{AppendError, Journal, Ticket, Unavailable},
+    journal::{AppendError, Attempt, Journal, Ticket, Unavailable},
     members::View,
     model::{Publish, Shard},
 };
@@ -112,16 +112,31 @@ pub(super) struct Claimable {
 
 impl Journal for Claimable {
     fn append(&self, publish: Publish) -> BoxFuture<'_, Result<Ticket, AppendError>> {
-        if self.claims.borrow().has(self.shard) {
-            let error = AppendError::Unavailable {
-                shard: self.shard,
-                cause: Unavailable::NotHeld {
-                    node: self.node.clone(),
-                },
-            };
-            return Box::pin(std::future::ready(Err(error)));
+        match self.check() {
+            Ok(()) => self.journal.append(publish),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
-        self.journal.append(publish)
+    }
+
+    fn try_append(&self, publish: Publish) -> Attempt {
+        match self.check() {
+            Ok(()) => self.journal.try_append(publish),
+            Err(error) => Attempt::Done(Err(error)),
+        }
+    }
+}
+
+impl Claimable {
+    fn check(&self) -> Result<(), AppendError> {
+        if !self.claims.borrow().has(self.shard) {
+            return Ok(());
+        }
+        Err(AppendError::Unavailable {
+            shard: self.shard,
+            cause: Unavailable::NotHeld {
+                node: self.node.clone(),
+            },
+        })
     }
 }
 

@@ -125,7 +125,7 @@ pub(crate) async fn a_repeated_key_appends_nothing(world: impl World) {
     let repeat = node.append(keyed(&["b", "a"], "second", "k")).await;
     let repeated = |seq| Placed { seq, repeated: true };
     assert_eq!(
-        repeat.placed,
+        repeat.placed[..],
         [repeated(first.placed[1].seq), repeated(first.placed[0].seq)]
     );
     assert_eq!(node.log.heads(SHARD).await.expect("heads").last, last);
@@ -156,7 +156,7 @@ pub(crate) async fn a_repeated_key_in_flight_appends_nothing(world: impl World) 
     let first = receipts[0].placed[0].seq;
     for (number, receipt) in receipts.iter().enumerate() {
         let repeated = number > 0;
-        assert_eq!(receipt.placed, [Placed { seq: first, repeated }]);
+        assert_eq!(receipt.placed[..], [Placed { seq: first, repeated }]);
     }
     assert_eq!(node.read(&[topic("a")], 10).await.len(), 1);
     world.stop(node).await;
@@ -169,7 +169,7 @@ pub(crate) async fn a_key_is_known_after_a_restart(world: impl World) {
     let node = world.start().await;
     let repeat = node.append(keyed(&["a"], "second", "k")).await;
     assert_eq!(
-        repeat.placed,
+        repeat.placed[..],
         [Placed {
             seq: first,
             repeated: true
@@ -187,7 +187,7 @@ pub(crate) async fn a_key_is_forgotten_after_its_window(world: impl World) {
     world.set_time(UnixMillis(BEGIN.0 + window));
     let within = node.append(keyed(&["a"], "second", "k")).await;
     assert_eq!(
-        within.placed,
+        within.placed[..],
         [Placed {
             seq: first,
             repeated: true
@@ -198,7 +198,11 @@ pub(crate) async fn a_key_is_forgotten_after_its_window(world: impl World) {
     assert!(!after.placed[0].repeated, "a repeat does not renew the window");
     let again = node.append(keyed(&["a"], "fourth", "k")).await;
     let seq = after.placed[0].seq;
-    assert_eq!(again.placed, [Placed { seq, repeated: true }], "a window of its own");
+    assert_eq!(
+        again.placed[..],
+        [Placed { seq, repeated: true }],
+        "a window of its own"
+    );
     world.stop(node).await;
 }
 

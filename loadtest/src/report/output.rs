@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{Progress, Report};
+use super::Report;
 
 /// Where a report goes: as a table to standard output unless told otherwise.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -24,7 +24,6 @@ impl Output {
     /// # Errors
     /// If a file cannot be written.
     pub fn write(&self, report: &mut Report) -> Result<()> {
-        Progress::here().done();
         report.here();
         let write = |file: &PathBuf, text: String| {
             fs::write(file, text).with_context(|| format!("cannot write the report to {}", file.display()))

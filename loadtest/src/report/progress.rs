@@ -1,18 +1,19 @@
 //! What a run is doing, while it runs: bars on a terminal, and elsewhere a line for each phase.
 
 use std::{
+    fmt,
     io::{IsTerminal as _, stderr},
     sync::{LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::{Counters, Ledger, text::grouped};
 
 const UNKNOWN: &str = "{spinner} {msg}  {elapsed}";
 const TIMED: &str = "{spinner} {msg}  {wide_bar:.cyan/238}  {elapsed}";
-const COUNTED: &str = "{spinner} {msg}  {wide_bar:.cyan/238}  {human_pos} of {human_len}, {per_sec}  {elapsed}";
+const COUNTED: &str = "{spinner} {msg}  {wide_bar:.cyan/238}  {human_pos} of {human_len}, {rate} per second  {elapsed}";
 const COUNTS: &str = "  {msg}";
 
 /// Tells what a run is doing, on standard error.
@@ -159,6 +160,10 @@ fn line(counters: &Counters, ledger: &Ledger, rate: f64) -> String {
 
 fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style = style.with_key("rate", |state: &ProgressState, to: &mut dyn fmt::Write| {
+        // A terminal that takes no more is told no more.
+        let _ = to.write_str(&grouped(state.per_sec().round() as u64));
+    });
     style.progress_chars("━╸━")
 }
 

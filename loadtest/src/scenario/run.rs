@@ -23,6 +23,8 @@ pub struct Run {
     /// What is seen.
     pub recorder: Recorder,
     publishers: Vec<Publisher>,
+    /// What publishers had published and had acknowledged that are no more.
+    stopped: (u64, u64),
     /// What was measured since the last sample.
     since: Interval,
 }
@@ -43,6 +45,7 @@ impl Run {
             fleet,
             recorder,
             publishers: Vec::new(),
+            stopped: (0, 0),
             since: Interval::default(),
         })
     }
@@ -64,6 +67,7 @@ impl Run {
             fleet,
             recorder,
             publishers,
+            stopped,
             ..
         } = self;
         let progress = Progress::here();
@@ -77,7 +81,7 @@ impl Run {
                 _ = interval.tick() => {
                     let totals = fleet.totals();
                     progress.at(totals.open);
-                    recorder.sample(tell(&totals, so_far(publishers)), &times());
+                    recorder.sample(tell(&totals, so_far(*stopped, publishers)), &times());
                 }
             }
         }
@@ -117,7 +121,7 @@ impl Run {
             self.recorder.acknowledged(&publisher.interval());
         }
         let interval = self.fleet.interval();
-        let counters = tell(&self.fleet.totals(), so_far(&self.publishers));
+        let counters = tell(&self.fleet.totals(), so_far(self.stopped, &self.publishers));
         self.recorder.sample(counters, &interval.latency);
         self.since.opened_in += interval.opened_in;
         Ok(())
@@ -141,6 +145,8 @@ impl Run {
             self.recorder.acknowledged(&publisher.interval());
             let tally = publisher.stop().await?;
             acknowledged += tally.acknowledged;
+            self.stopped.0 += tally.published;
+            self.stopped.1 += tally.acknowledged;
             published.add(&tally.topics.into_iter().collect());
         }
         let end = Instant::now() + within;
@@ -185,11 +191,11 @@ pub fn plan(node: &Node, follows: Follows) -> Plan {
     }
 }
 
-fn so_far(publishers: &[Publisher]) -> (u64, u64) {
+fn so_far(stopped: (u64, u64), publishers: &[Publisher]) -> (u64, u64) {
     publishers
         .iter()
         .map(Publisher::so_far)
-        .fold((0, 0), |(published, acknowledged), own| {
+        .fold(stopped, |(published, acknowledged), own| {
             (published + own.0, acknowledged + own.1)
         })
 }

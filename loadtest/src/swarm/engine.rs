@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
+use nix::sys::socket::{setsockopt, sockopt};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -573,6 +574,9 @@ fn dial(server: SocketAddr, source: std::net::Ipv4Addr, is_slow: bool) -> std::i
     if server.is_ipv4() && server.ip().is_loopback() {
         // The ports of connections that are over may be taken again.
         socket.set_reuse_address(true)?;
+        // The port is chosen when it connects, when it is known to whom: that is a look-up, where a port that nobody else of this address has
+        // is a search, and a long one when most of them are taken.
+        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
     if is_slow {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::{
@@ -84,12 +85,12 @@ impl TestJournal {
         state.publishes.iter().map(|publish| publish.data.to_string()).collect()
     }
 
-    fn place(&self, publish: Publish) -> Result<Vec<Placed>, AppendError> {
+    fn place(&self, publish: Publish) -> Result<SmallVec<[Placed; 1]>, AppendError> {
         let mut state = self.state.lock().unwrap();
         if let Some(error) = &state.refuses {
             return Err(error.clone());
         }
-        let mut placed = Vec::new();
+        let mut placed = SmallVec::new();
         for topic in &publish.topics {
             let key = publish
                 .key
@@ -118,13 +119,12 @@ impl Journal for TestJournal {
             let placed = self.place(publish)?;
             let last = placed.iter().map(|placed| placed.seq.0).max().unwrap_or_default();
             let mut durable = self.durable.subscribe();
-            let ticket: Ticket = Box::pin(async move {
+            Ok(Ticket::new(async move {
                 match durable.wait_for(|&seq| seq >= last).await {
                     Ok(_) => Ok(Receipt { placed }),
                     Err(_) => Err(AppendError::Closed),
                 }
-            });
-            Ok(ticket)
+            }))
         })
     }
 }

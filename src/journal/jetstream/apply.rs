@@ -32,7 +32,7 @@ pub(super) fn apply(store: &Store, names: &Names, messages: &[Delivered]) -> Res
         layout: store.layout(),
         shard: store.shard(),
     };
-    let mut batch = Batch::new(store);
+    let mut batch = Batch::new(store, messages.iter().map(|message| message.payload.len()).sum());
     let begin = batch.last();
     let known_tail = store.head().tail;
     let mut entries: Vec<(Entry, Slot, Seq)> = Vec::with_capacity(messages.len());
@@ -87,7 +87,7 @@ fn append(batch: &mut Batch<'_>, publish: &[(Entry, Slot, Seq)]) -> Result<(), S
         .iter()
         .map(|(entry, slot, seq)| (&entry.topic, *slot, *seq))
         .collect();
-    batch.append(&event, &places)?;
+    batch.append(&event, &places, |_, _| {})?;
     for (entry, _, seq) in publish {
         if let Some(key) = &entry.key {
             batch.remember(key, &entry.topic, *seq, time)?;
@@ -101,7 +101,7 @@ fn append(batch: &mut Batch<'_>, publish: &[(Entry, Slot, Seq)]) -> Result<(), S
 /// # Errors
 /// If the store refuses.
 pub(super) fn leave_out(store: &Store, last: Seq) -> Result<(), StoreError> {
-    let mut batch = Batch::new(store);
+    let mut batch = Batch::new(store, 0);
     batch.leave_out(last);
     batch.commit()
 }

@@ -277,7 +277,7 @@ impl Journal for Replica {
                 _room: room,
             });
             let (shard, context) = (self.shard, self.context.clone());
-            let ticket: Ticket = Box::pin(async move {
+            Ok(Ticket::new(async move {
                 let answered = tokio::time::timeout_at(deadline.into(), &mut answer).await;
                 let answered = match answered {
                     Ok(answered) => answered,
@@ -295,8 +295,7 @@ impl Journal for Replica {
                         }
                     })
                 })
-            });
-            Ok(ticket)
+            }))
         })
     }
 }

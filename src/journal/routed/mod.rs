@@ -228,14 +228,13 @@ impl Journal for Routed {
                 && let Some(OfShard { shard, publish, .. }) = parts.pop()
             {
                 let outcome = self.place(shard, publish).await?;
-                let ticket: Ticket = Box::pin(settled(outcome));
-                return Ok(ticket);
+                return Ok(Ticket::of(outcome));
             }
             let mut placed = Vec::with_capacity(parts.len());
             for part in parts {
                 placed.push((part.positions, self.place(part.shard, part.publish).await));
             }
-            let ticket: Ticket = Box::pin(async move {
+            Ok(Ticket::new(async move {
                 let outcomes = placed.into_iter().map(|(positions, placed)| async move {
                     let outcome = match placed {
                         Ok(outcome) => settled(outcome).await,
@@ -244,8 +243,7 @@ impl Journal for Routed {
                     (positions, outcome)
                 });
                 join(join_all(outcomes).await)
-            });
-            Ok(ticket)
+            }))
         })
     }
 }

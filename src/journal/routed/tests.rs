@@ -7,6 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use smallvec::smallvec;
 use tokio::{
     sync::{Semaphore, oneshot},
     time::Instant,
@@ -116,7 +117,7 @@ proptest! {
                     if let Some(number) = under_way.pop_front() {
                         log.append(number, keyed[number]);
                         let placed = Placed { seq: Seq(1), repeated: false };
-                        let answered = order.answer(Ok(Receipt { placed: vec![placed] }));
+                        let answered = order.answer(Ok(Receipt { placed: [placed].into() }));
                         prop_assert!(answered);
                     }
                 }
@@ -167,7 +168,7 @@ proptest! {
             receipts.push((part.positions, Ok(receipt)));
         }
         let expected: Vec<_> = (0..names.len()).map(placed).collect();
-        prop_assert_eq!(join(receipts).map(|receipt| receipt.placed), Ok(expected));
+        prop_assert_eq!(join(receipts).map(|receipt| receipt.placed.into_vec()), Ok(expected));
     }
 }
 
@@ -188,7 +189,7 @@ fn one_error_stands_for_all_and_an_unknown_outcome_is_not_missed() {
         repeated: false,
     };
     let receipt = Receipt {
-        placed: vec![placed, placed],
+        placed: smallvec![placed, placed],
     };
     let partly = join(vec![(vec![0, 2], Ok(receipt.clone())), (vec![1], Err(nobody()))]);
     let outcomes = vec![Ok(placed), Err(nobody()), Ok(placed)];

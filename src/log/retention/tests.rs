@@ -34,11 +34,11 @@ fn add(batch: &mut Batch<'_>, number: u64) {
     };
     let key = PublishKey::parse(&format!("k{number}")).expect("a key");
     batch.remember(&key, &topics[0], last.next(), event.time).expect("open");
-    batch.append(&event, &places).expect("open");
+    batch.append(&event, &places, |_, _| {}).expect("open");
 }
 
 fn append(store: &Store, numbers: RangeInclusive<u64>) {
-    let mut batch = Batch::new(store);
+    let mut batch = Batch::new(store, 0);
     numbers.for_each(|number| add(&mut batch, number));
     batch.commit().expect("written");
 }
@@ -68,7 +68,9 @@ fn read(store: &Store, after: Seq) -> Replay {
 
 fn stored(store: &Store, column: Column) -> Vec<Vec<u8>> {
     let keys = store.with(|db| {
-        let mut walk = db.walk(column, ReadOptions::default());
+        let mut all = ReadOptions::default();
+        all.set_total_order_seek(true);
+        let mut walk = db.walk(column, all);
         let mut keys = Vec::new();
         walk.seek_to_first();
         while let Some(key) = walk.key() {
@@ -207,7 +209,7 @@ fn what_is_written_is_not_read_before_the_store_is_told() {
     let store = open(dir.path());
     append(&store, 1..=1);
     let heads = store.heads();
-    let mut batch = Batch::new(&store);
+    let mut batch = Batch::new(&store, 0);
     add(&mut batch, 2);
     batch.write().expect("written");
     assert_eq!(stored(&store, Column::Events).len(), 4, "it is there");

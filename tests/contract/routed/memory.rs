@@ -95,7 +95,7 @@ impl Memory {
             state.data.push(publish.data.to_string());
         }
         self.appended.send_replace(state.data.len());
-        Receipt { placed }
+        Receipt { placed: placed.into() }
     }
 }
 
@@ -104,11 +104,10 @@ impl Journal for Memory {
         Box::pin(async move {
             let receipt = self.place(&publish);
             let mut answers = self.answers.subscribe();
-            let ticket: Ticket = Box::pin(async move {
+            Ok(Ticket::new(async move {
                 let _ = answers.wait_for(|&answers| answers).await;
                 Ok(receipt)
-            });
-            Ok(ticket)
+            }))
         })
     }
 }
@@ -127,7 +126,7 @@ pub(crate) struct RefusingLater(pub(crate) AppendError);
 
 impl Journal for RefusingLater {
     fn append(&self, _: Publish) -> BoxFuture<'_, Result<Ticket, AppendError>> {
-        let ticket: Ticket = Box::pin(std::future::ready(Err(self.0.clone())));
+        let ticket = Ticket::new(std::future::ready(Err(self.0.clone())));
         Box::pin(std::future::ready(Ok(ticket)))
     }
 }

@@ -3,7 +3,8 @@
 /// Moves places apart so that they are at least so far from each other, and from the ends, as little as that takes. They keep their order.
 pub(super) fn apart(places: &[f64], distance: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<_> = (0..places.len()).collect();
-    order.sort_by(|&a, &b| places[a].total_cmp(&places[b]));
+    // Of two at one place the later is above: it tends to be that of the higher line.
+    order.sort_by(|&a, &b| places[a].total_cmp(&places[b]).then(b.cmp(&a)));
     // Those that touch are one block, around the middle of where its labels would like to be.
     let mut blocks: Vec<(f64, usize)> = Vec::new();
     let extent = |count: usize| distance * (count - 1) as f64;
@@ -58,7 +59,7 @@ mod tests {
     #[test]
     fn labels_keep_their_distance_and_their_order() {
         assert_eq!(apart(&[10.0, 50.0], 12.0, 0.0, 100.0), [10.0, 50.0]);
-        assert_eq!(apart(&[50.0, 50.0], 12.0, 0.0, 100.0), [44.0, 56.0]);
+        assert_eq!(apart(&[50.0, 50.0], 12.0, 0.0, 100.0), [56.0, 44.0]);
         assert_eq!(apart(&[99.0, 98.0, 97.0], 12.0, 0.0, 100.0), [100.0, 88.0, 76.0]);
         assert_eq!(apart(&[0.0, 1.0, 100.0], 12.0, 0.0, 100.0), [0.0, 12.0, 100.0]);
         assert_eq!(apart(&[], 12.0, 0.0, 100.0), Vec::<f64>::new());

@@ -282,11 +282,12 @@ fn names(lines: &[Line], ends: &[Option<(f64, f64)>], area: &Area) -> Markup {
         g.names {
             @for (&(number, (x, y)), &place) in named.iter().zip(&places) {
                 g class=(colour(number)) {
-                    // From where the line ends to its name, unless they are next to each other.
-                    @if (place - y).abs() > 3.0 || area.right() - x > 6.0 {
-                        path.leader d=(format!("M{} {}L{} {}L{} {}", n(x + 2.0), n(y), n(area.right().max(x + 2.0)), n(y), n(area.right() + 9.0), n(place))) {}
+                    // Most lines end at the right side: their names are all in one column.
+                    @let from = if area.right() - x > area.width / 10.0 { x } else { area.right() };
+                    @if (place - y).abs() > 3.0 || from - x > 6.0 {
+                        path.leader d=(format!("M{} {}L{} {}L{} {}", n(x + 2.0), n(y), n(from.max(x + 2.0)), n(y), n(from + 9.0), n(place))) {}
                     }
-                    text x=(n(area.right() + 12.0)) y=(n(place + 4.0)) { (short(&lines[number].name)) }
+                    text x=(n(from + 12.0)) y=(n(place + 4.0)) { (short(&lines[number].name)) }
                 }
             }
         }

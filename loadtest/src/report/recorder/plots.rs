@@ -12,14 +12,17 @@ use super::{
 /// Points of a line at most: more are less than a pixel apart.
 pub(super) const POINTS: usize = 300;
 
+/// Seconds of a point at least: those who count tell a few times a second, and not all at once.
+const LEAST: f64 = 0.5;
+
 /// Some samples, one after another, as one point of each line.
 struct Step<'a> {
     before: &'a Sample,
     samples: &'a [Sample],
 }
 
-impl Step<'_> {
-    fn last(&self) -> &Sample {
+impl<'a> Step<'a> {
+    fn last(&self) -> &'a Sample {
         self.samples.last().unwrap_or(self.before)
     }
 
@@ -48,14 +51,17 @@ impl Step<'_> {
 
 pub(super) fn report(recorder: &Recorder, report: &mut Report) {
     let beginning = Sample::default();
-    let size = recorder.samples.len().div_ceil(POINTS).max(1);
+    let end = recorder.samples.last().map_or(0.0, |sample| sample.at);
+    let least = (end / POINTS as f64).max(LEAST) - 1e-6;
     let mut steps = Vec::new();
-    let mut before = &beginning;
-    for samples in recorder.samples.chunks(size) {
+    let (mut before, mut rest) = (&beginning, &recorder.samples[..]);
+    while !rest.is_empty() {
+        let enough = rest.iter().position(|sample| sample.at - before.at >= least);
+        let (samples, after) = rest.split_at(enough.map_or(rest.len(), |last| last + 1));
         let step = Step { before, samples };
-        before = samples.last().unwrap_or(before);
-        // The first sample of all may be at the very beginning.
-        if step.end() > step.before.at {
+        (before, rest) = (step.last(), after);
+        // The last may be of a moment that is not one.
+        if step.end() - step.before.at >= least / 2.0 {
             steps.push(step);
         }
     }

@@ -141,14 +141,14 @@ impl Summary {
                 report.measured(format!("{what}, {name}"), milliseconds(times, quantile), "ms");
             }
         }
-        for part in self.parts.iter().filter(|part| !part.processor.is_zero()) {
-            let seconds = part.processor.as_secs_f64();
-            let share = seconds / self.seconds.max(f64::EPSILON);
+        let at_work = || self.parts.iter().filter(|part| !part.processor.is_zero());
+        for part in at_work() {
+            let share = part.processor.as_secs_f64() / self.seconds.max(f64::EPSILON);
             report.measured(format!("processor, {}", part.name), share * 100.0, "% of a core");
-            if counters.delivered > 0 {
-                let each = seconds * 1e6 / counters.delivered as f64;
-                report.measured(format!("processor per delivery, {}", part.name), each, "µs");
-            }
+        }
+        for part in at_work().filter(|_| counters.delivered > 0) {
+            let each = part.processor.as_secs_f64() * 1e6 / counters.delivered as f64;
+            report.measured(format!("processor per delivery, {}", part.name), each, "µs");
         }
         report.table(self.memory());
     }
