@@ -3,11 +3,13 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    panic::{AssertUnwindSafe, resume_unwind},
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -310,16 +312,20 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             begin: Instant::now(),
             now: Cell::new(Tick::default()),
         });
-        let outcome = tokio::select! {
-            never = Rc::clone(&worker).accept(listener) => match never {},
-            never = Rc::clone(&worker).bridge(parts.bridged) => match never {},
-            never = Rc::clone(&worker).tick(revocations) => match never {},
-            error = Rc::clone(&worker).attend(hearing) => Err(error),
-            // Streams without a hub would stay open and say nothing.
-            () = driver.run() => Err(std::io::Error::other("its hub has ended")),
-            () = Rc::clone(&worker).drain(parts.drain) => Ok(()),
+        let all = async {
+            tokio::select! {
+                never = Rc::clone(&worker).accept(listener) => match never {},
+                never = Rc::clone(&worker).bridge(parts.bridged) => match never {},
+                never = Rc::clone(&worker).tick(revocations) => match never {},
+                error = Rc::clone(&worker).attend(hearing) => Err(error),
+                // Streams without a hub would stay open and say nothing.
+                () = driver.run() => Err(std::io::Error::other("its hub has ended")),
+                () = Rc::clone(&worker).drain(parts.drain) => Ok(()),
+            }
         };
+        // However it ended: the streams and their worker hold each other, and would stay open for ever without a word.
+        let outcome = AssertUnwindSafe(all).catch_unwind().await;
         worker.abandon();
-        outcome
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }))
 }
