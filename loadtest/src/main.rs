@@ -2,14 +2,17 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use tidings_loadtest::{
     Node, Report,
     fleet::Host,
     process, raw,
     report::{Output, Progress, compare},
-    scenario::{fanout, growth, hold, inboxes, interest, latency, mixed, publish, rawlimit},
+    scenario::{
+        edges, fanout, growth, hold, inboxes, interest, latency, million, mixed, publish, rawlimit, resume, rolling,
+        storm,
+    },
     swarm, target,
 };
 
@@ -64,6 +67,16 @@ enum Scenario {
     Interest(interest::Options),
     /// Appends per second, each durable before it is acknowledged.
     Publish(publish::Options),
+    /// Connections cut off at random while events flow: each event once, in order, to everybody.
+    Resume(resume::Options),
+    /// The server is killed with all streams open, and all resume at once.
+    Storm(storm::Options),
+    /// The nodes of a cluster restarted one after another under load.
+    Rolling(rolling::Options),
+    /// What a delivery costs with one edge and with several.
+    Edges(edges::Options),
+    /// As many streams as this machine holds, over a whole cluster.
+    Million(million::Options),
 }
 
 fn main() -> Result<ExitCode> {
@@ -89,9 +102,8 @@ fn main() -> Result<ExitCode> {
 
 #[tokio::main]
 async fn measure(scenario: Scenario, target: &target::Options, output: &Output) -> Result<ExitCode> {
-    let node = Node::reach(target, &["**"])?;
     let host = Host::processes()?;
-    let report = run(scenario, &node, &host).await;
+    let report = run(scenario, target, &host).await;
     // Whatever came of it: nothing is under way any more.
     Progress::here().done();
     let mut report = report?;
@@ -104,16 +116,27 @@ async fn measure(scenario: Scenario, target: &target::Options, output: &Output) 
     })
 }
 
-async fn run(scenario: Scenario, node: &Node, host: &Host) -> Result<Report> {
+async fn run(scenario: Scenario, target: &target::Options, host: &Host) -> Result<Report> {
+    let node = || Node::reach(target, &["**"]);
+    // Others start and end their nodes themselves.
+    let tidings = || {
+        let program = target.serve.as_deref();
+        program.context("this scenario starts its nodes itself: say `--serve PATH`")
+    };
     match scenario {
-        Scenario::Fanout(options) => fanout::run(node, host, &options).await,
-        Scenario::Growth(options) => growth::run(node, host, &options).await,
-        Scenario::Rawlimit(options) => rawlimit::run(node, host, &options).await,
-        Scenario::Hold(options) => hold::run(node, host, &options).await,
-        Scenario::Inboxes(options) => inboxes::run(node, host, &options).await,
-        Scenario::Mixed(options) => mixed::run(node, host, &options).await,
-        Scenario::Latency(options) => latency::run(node, &options).await,
-        Scenario::Interest(options) => interest::run(node, &options).await,
-        Scenario::Publish(options) => publish::run(node, &options).await,
+        Scenario::Fanout(options) => fanout::run(&node()?, host, &options).await,
+        Scenario::Growth(options) => growth::run(&node()?, host, &options).await,
+        Scenario::Rawlimit(options) => rawlimit::run(&node()?, host, &options).await,
+        Scenario::Hold(options) => hold::run(&node()?, host, &options).await,
+        Scenario::Inboxes(options) => inboxes::run(&node()?, host, &options).await,
+        Scenario::Mixed(options) => mixed::run(&node()?, host, &options).await,
+        Scenario::Latency(options) => latency::run(&node()?, &options).await,
+        Scenario::Interest(options) => interest::run(&node()?, &options).await,
+        Scenario::Publish(options) => publish::run(&node()?, &options).await,
+        Scenario::Resume(options) => resume::run(tidings()?, host, &options).await,
+        Scenario::Storm(options) => storm::run(tidings()?, host, &options).await,
+        Scenario::Rolling(options) => rolling::run(tidings()?, host, &options).await,
+        Scenario::Edges(options) => edges::run(tidings()?, host, &options).await,
+        Scenario::Million(options) => million::run(tidings()?, host, &options).await,
     }
 }

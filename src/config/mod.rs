@@ -295,6 +295,8 @@ pub struct Limits {
     pub topics_per_stream: usize,
     /// How many streams there may be in all; 0: as many as the limit on open files allows.
     pub connections: usize,
+    /// How many connections there may be for publishing and for following over gRPC; 0: an eighth of the limit on open files, at most 4,096.
+    pub grpc_connections: usize,
     /// How many of the connections may be without a stream, still to send their request: the oldest makes room; 0: a quarter of all.
     pub pending_connections: usize,
     /// How many streams one user may have.
@@ -321,6 +323,7 @@ impl Default for Limits {
             topics_per_publish: 1_000,
             topics_per_stream: 64,
             connections: 0,
+            grpc_connections: 0,
             pending_connections: 0,
             connections_per_user: 100,
             replays_per_user: 16,

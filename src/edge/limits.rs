@@ -104,8 +104,8 @@ pub(super) enum Admission {
 }
 
 impl Limits {
-    /// How many are told at the same time to come back later.
-    const SHEDDING: usize = 256;
+    /// How many are told at the same time to come back later: they are over and above `connections`, and need files too.
+    pub(crate) const SHEDDING: usize = 128;
 
     /// Nothing is in use yet.
     #[must_use]

@@ -7,6 +7,7 @@
 //! listener ─▶ limits ─▶ entrance ─▶ http (which one?) ─▶ http1 ───────────────────▶ socket ─┐
 //!                       (proxies)     └─ (TLS or h2c) ▶ http2, https1 ─▶ streamed ─▶ relay ─┼─▶ hub
 //!                                        (tonic) ─▶ grpc ──────────────────────────▶ relay ─┘
+//! outbox: what a socket has not taken yet      sockets: the epoll of a worker's own      channel: between relay and hyper or tonic
 //! request, caller, route, cors, answer: what is answered      frame: byte for byte
 //! streams, wheel, moves, lease, sweep: heartbeats and ends    carrier: what each protocol does about them
 //! ```

@@ -92,13 +92,13 @@ impl Outbox {
             return Offer::Gone;
         }
         self.begun = true;
-        if self.bytes() + chunk.len() > bound && self.waiting.is_some() {
+        if !self.has_room(&chunk, bound) {
             // What waits only for more to be written with it makes room.
             self.flush(&mut socket);
             if self.gone {
                 return Offer::Gone;
             }
-            if self.waiting.is_some() {
+            if !self.has_room(&chunk, bound) {
                 self.refused = true;
                 return Offer::Full;
             }
@@ -205,6 +205,11 @@ impl Outbox {
     /// Whether nothing waits any more since an offer was refused. Told once.
     pub(super) fn take_drained(&mut self) -> bool {
         self.waiting.is_none() && std::mem::take(&mut self.refused)
+    }
+
+    /// Whether a piece may wait with what waits; alone it may, however large.
+    fn has_room(&self, chunk: &Chunk<'_>, bound: usize) -> bool {
+        self.waiting.is_none() || self.bytes() + chunk.len() <= bound
     }
 
     fn bytes(&self) -> usize {

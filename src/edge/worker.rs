@@ -3,11 +3,13 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    panic::{AssertUnwindSafe, resume_unwind},
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -39,6 +41,10 @@ use crate::{
     proxies::Client,
     tls::ServerTls,
 };
+
+/// So many connections are accepted before what is open already has its turn: when thousands come back at once, none of them waits long, and
+/// what is delivered meanwhile does not wait for them.
+const AT_ONCE: usize = 16;
 
 /// How long before the end of the drain window the last stream ends, at least.
 const REST: Duration = Duration::from_millis(150);
@@ -143,6 +149,7 @@ impl Worker {
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) -> Infallible {
+        let mut accepted = 0;
         loop {
             let (stream, peer) = listener::accept(&listener).await;
             let client = self.settings.proxies.peer(peer.ip());
@@ -153,6 +160,10 @@ impl Worker {
                     self.serve(stream, client, permit, Some(over));
                 }
                 Admission::Refused => debug!(peer = %client, "a connection is closed at once: too many are being shed"),
+            }
+            accepted = (accepted + 1) % AT_ONCE;
+            if accepted == 0 {
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -301,16 +312,20 @@ pub(super) fn run(parts: Parts) -> std::io::Result<()> {
             begin: Instant::now(),
             now: Cell::new(Tick::default()),
         });
-        let outcome = tokio::select! {
-            never = Rc::clone(&worker).accept(listener) => match never {},
-            never = Rc::clone(&worker).bridge(parts.bridged) => match never {},
-            never = Rc::clone(&worker).tick(revocations) => match never {},
-            error = Rc::clone(&worker).attend(hearing) => Err(error),
-            // Streams without a hub would stay open and say nothing.
-            () = driver.run() => Err(std::io::Error::other("its hub has ended")),
-            () = Rc::clone(&worker).drain(parts.drain) => Ok(()),
+        let all = async {
+            tokio::select! {
+                never = Rc::clone(&worker).accept(listener) => match never {},
+                never = Rc::clone(&worker).bridge(parts.bridged) => match never {},
+                never = Rc::clone(&worker).tick(revocations) => match never {},
+                error = Rc::clone(&worker).attend(hearing) => Err(error),
+                // Streams without a hub would stay open and say nothing.
+                () = driver.run() => Err(std::io::Error::other("its hub has ended")),
+                () = Rc::clone(&worker).drain(parts.drain) => Ok(()),
+            }
         };
+        // However it ended: the streams and their worker hold each other, and would stay open for ever without a word.
+        let outcome = AssertUnwindSafe(all).catch_unwind().await;
         worker.abandon();
-        outcome
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }))
 }

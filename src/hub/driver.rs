@@ -29,6 +29,8 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Notices taken from the bus, and delivered, at once.
 const BURST: usize = 64;
+/// So many things are looked at before others on this thread have their turn.
+const TURNS: usize = 32;
 
 /// A hub and what drives it. Lives on one worker's thread; cheap to clone there.
 #[derive(Clone)]
@@ -98,8 +100,14 @@ impl Driver {
     pub async fn run(mut self) {
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = 0;
         loop {
             self.carry_out();
+            turns += 1;
+            if turns > TURNS {
+                turns = 0;
+                tokio::task::yield_now().await;
+            }
             tokio::select! {
                 notice = self.line.next() => {
                     let Some(notice) = notice else {
@@ -114,6 +122,8 @@ impl Driver {
                         burst.push(notice);
                     }
                     self.shared.hub.borrow_mut().notices(&burst);
+                    // To tell a crowd takes long by itself.
+                    turns = TURNS;
                 }
                 Some(answered) = self.asked.next() => {
                     // One that was aborted is one that the hub has forgotten.
@@ -183,4 +193,68 @@ async fn ask(log: Arc<dyn Log>, ticket: Ticket, question: Question, attempt: u32
         Question::Locate(shard, time) => log.locate(shard, time).await.map(Answer::Located),
     };
     (ticket, answer.unwrap_or_else(Answer::Failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::{self, BoxFuture};
+
+    use super::*;
+    use crate::{
+        bus::{Announcement, Digest, Notice},
+        log::{Heads, Located, Replay, ReplayRequest},
+        model::{Event, Shard, Slot, UnixMillis},
+    };
+
+    /// A log that never answers, and a bus on which there is always more to hear.
+    struct Storm;
+
+    impl Log for Storm {
+        fn heads(&self, _: Shard) -> BoxFuture<'static, Result<Heads, ReadError>> {
+            future::pending().boxed()
+        }
+
+        fn replay(&self, _: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>> {
+            future::pending().boxed()
+        }
+
+        fn locate(&self, _: Shard, _: UnixMillis) -> BoxFuture<'static, Result<Located, ReadError>> {
+            future::pending().boxed()
+        }
+    }
+
+    impl Bus for Storm {
+        fn announce(&self, _: &[Announcement]) {}
+        fn digest(&self, _: &Digest) {}
+        fn ephemeral(&self, _: Slot, _: Arc<Event>) {}
+        fn open(&self) -> Box<dyn Line> {
+            Box::new(Endless(0))
+        }
+    }
+
+    struct Endless(u32);
+
+    impl Line for Endless {
+        fn follow(&mut self, _: Slot) {}
+        fn unfollow(&mut self, _: Slot) {}
+        fn next(&mut self) -> BoxFuture<'_, Option<Notice>> {
+            self.0 += 1;
+            assert!(self.0 < 10_000, "nobody else has a turn");
+            future::ready(Some(Notice::Unverified)).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turns_however_much_there_is_to_hear() {
+        let (_hub, driver) = HubHandle::new(Layout::EMBEDDED, HubSettings::default(), Arc::new(Storm), &Storm);
+        let others = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = driver.run() => panic!("the bus is never closed"),
+            () = others => {}
+        }
+    }
 }

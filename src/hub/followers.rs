@@ -73,17 +73,14 @@ impl Follower {
     }
 
     /// Offers it something. If more may follow, it is noted among those who are to be flushed.
-    pub(super) fn offer(
-        &mut self,
-        id: FollowerId,
-        delivery: &Delivery<'_>,
-        flow: Flow,
-        held: &mut Vec<FollowerId>,
-    ) -> Offer {
+    pub(super) fn offer(&mut self, id: FollowerId, delivery: &Delivery<'_>, flow: Flow, held: &mut Held) -> Offer {
         let offer = self.outlet.offer(delivery, flow);
-        if flow == Flow::More && offer == Offer::Taken && !self.holds {
-            self.holds = true;
-            held.push(id);
+        if flow == Flow::More && offer == Offer::Taken {
+            held.deliveries += 1;
+            if !self.holds {
+                self.holds = true;
+                held.by.push(id);
+            }
         }
         offer
     }
@@ -97,6 +94,15 @@ impl Follower {
     pub(super) const fn is_live(&self) -> bool {
         matches!(self.session, Session::Live(_))
     }
+}
+
+/// What outlets may hold back.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Whose.
+    pub(super) by: Vec<FollowerId>,
+    /// How many deliveries.
+    pub(super) deliveries: usize,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     admin,
     bus::NatsBus,
-    config::Config,
+    config::{self, Config},
     edge::{Edge, EdgeHandle, limits, subscriber},
     hub::HubSettings,
     ingest::{self, Services},
@@ -72,7 +72,7 @@ pub(super) async fn start(config: &Config) -> Result<Node, NodeError> {
     let edge = Edge {
         layout,
         settings: settings::edge(config)?,
-        limits: settings::limits(config, files)?,
+        limits: settings::limits(config, files, config::Role::Edge)?,
         hub: HubSettings::default(),
         log,
         bus,

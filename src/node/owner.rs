@@ -58,10 +58,10 @@ async fn open(config: &Config) -> Result<Vec<Arc<Store>>, NodeError> {
     };
     let dir = config.data.dir.clone();
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
+    let placement = Placement::compute(layout.shards(), nodes, 1);
+    let shards: Vec<_> = placement.held_by(ordinal).map(Shard).collect();
+    let memory = settings::store_memory(config, files, shards.len());
     let opening = spawn_blocking(move || {
-        let placement = Placement::compute(layout.shards(), nodes, 1);
-        let shards: Vec<_> = placement.held_by(ordinal).map(Shard).collect();
-        let memory = settings::store_memory(files, shards.len());
         let mut stores = Vec::new();
         for shard in shards {
             match Store::open_in(&dir, layout, home, shard, &memory) {

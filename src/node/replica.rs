@@ -69,7 +69,7 @@ fn follow(
     };
     let disk = Disk::new(probe, config.journal.disk_high_water_percent, shards.len());
     let files = limits::raise_file_limit().map_err(NodeError::Runtime)?;
-    let memory = settings::store_memory(files, shards.len());
+    let memory = settings::store_memory(config, files, shards.len());
     let (mut held, mut journals) = (Vec::new(), Journals::default());
     for shard in shards {
         let rank = placement.rank(shard, ordinal).unwrap_or_default();

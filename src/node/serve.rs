@@ -22,7 +22,7 @@ use crate::{
     admin,
     auth::Auth,
     bus::{Bus, LocalBus},
-    config::Config,
+    config::{self, Config},
     edge::{Edge, Listeners, Routes, limits, subscriber},
     hub::HubSettings,
     ingest::{self, Ingest, Services},
@@ -126,7 +126,7 @@ fn spawn(
     let edge = Edge {
         layout: Layout::EMBEDDED,
         settings: settings::edge(config)?,
-        limits: settings::limits(config, files)?,
+        limits: settings::limits(config, files, config::Role::Serve)?,
         hub: HubSettings::default(),
         log: log.clone(),
         bus: bus.clone(),

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 use super::{NodeError, certificates::Certificates, gates, serve::BLOCK_CACHE};
 use crate::{
     addresses::AddressLimits,
-    config::{Config, JournalKind, Network, Storage},
+    config::{Config, JournalKind, Network, Role, Storage},
     edge::{self, limits},
     ingest::{self, ServerSettings},
     journal::{self, jetstream::StreamSettings, routed},
@@ -15,6 +15,9 @@ use crate::{
 
 /// Files that a node has open beside connections and stores: sockets, logs and what a library needs for a moment.
 const OTHER_FILES: usize = 128;
+/// Files that are kept for all else beside connections where there is a log. Without them it could not open its files, and a log that cannot write
+/// stays that way until a restart.
+const RESERVE_OF_A_LOG: usize = 1_024;
 /// What another node may take beyond the time that it tries an append itself.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
@@ -98,8 +101,8 @@ pub(super) fn server(config: &Config, files: Option<u64>, certificates: &Certifi
     ServerSettings {
         tls: certificates.grpc.clone(),
         reflection: config.grpc.reflection,
-        connections: publishers(files),
-        idle: publishers(files) * 3 / 4,
+        connections: publishers(config, files),
+        idle: publishers(config, files) * 3 / 4,
         proxies: proxies(&config.grpc.trusted_proxies, config.grpc.proxy_protocol),
         addresses: addresses(config),
         drain_window: config.drain.window,
@@ -108,16 +111,20 @@ pub(super) fn server(config: &Config, files: Option<u64>, certificates: &Certifi
 }
 
 /// The memory of so many stores, and the files that a limit leaves them beside publishers, other nodes and the rest.
-pub(super) fn store_memory(files: Option<u64>, stores: usize) -> StoreMemory {
+pub(super) fn store_memory(config: &Config, files: Option<u64>, stores: usize) -> StoreMemory {
     let files = files
         .and_then(|files| usize::try_from(files).ok())
         .unwrap_or(usize::MAX);
-    let left = files.saturating_sub(publishers(u64::try_from(files).ok()) + OTHER_FILES);
+    let left = files.saturating_sub(publishers(config, u64::try_from(files).ok()) + OTHER_FILES);
     StoreMemory::new(BLOCK_CACHE).with_files(left, stores)
 }
 
 /// How many connections publishers may have of a limit on open files.
-fn publishers(files: Option<u64>) -> usize {
+fn publishers(config: &Config, files: Option<u64>) -> usize {
+    let set = config.limits.grpc_connections;
+    if set > 0 {
+        return set;
+    }
     let share = files.and_then(|files| usize::try_from(files / 8).ok());
     let most = ServerSettings::default().connections;
     share.unwrap_or(most).clamp(1, most)
@@ -152,9 +159,13 @@ fn addresses(config: &Config) -> AddressLimits {
     }
 }
 
-/// The limits on connections. What the limit on open `files` leaves is how many streams there may be.
-pub(super) fn limits(config: &Config, files: Option<u64>) -> Result<limits::Settings, NodeError> {
-    let room = limits::connections_within(files, publishers(files));
+/// The limits on connections. What the limit on open `files` leaves is how many streams there may be: more where there is no log.
+pub(super) fn limits(config: &Config, files: Option<u64>, role: Role) -> Result<limits::Settings, NodeError> {
+    let reserve = match role {
+        Role::Edge => limits::Limits::SHEDDING + OTHER_FILES,
+        Role::Serve | Role::Ingest => RESERVE_OF_A_LOG,
+    };
+    let room = limits::connections_within(files, publishers(config, files), reserve);
     let asked = config.limits.connections;
     if asked > room {
         return Err(NodeError::TooManyConnections { asked, room });

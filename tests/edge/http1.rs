@@ -11,7 +11,10 @@ use tidings::{
     log::{Heads, Located, Log, ReadError, Replay, ReplayRequest},
     model::{Event, Origin, Shard, Slot, UnixMillis},
 };
-use tokio::{io::AsyncWriteExt as _, runtime::Runtime};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Runtime,
+};
 
 use crate::{
     client::{Client, Said, guard},
@@ -431,4 +434,40 @@ async fn a_worker_that_fails_is_told_of() {
         let failed = guard(edge.stopped()).await.unwrap_err();
         assert_eq!(failed.cause, cause);
     }
+}
+
+/// A log that does not know the time.
+struct Timeless(Arc<World>);
+
+impl Log for Timeless {
+    fn heads(&self, shard: Shard) -> BoxFuture<'static, Result<Heads, ReadError>> {
+        self.0.heads(shard)
+    }
+
+    fn replay(&self, request: ReplayRequest) -> BoxFuture<'static, Result<Replay, ReadError>> {
+        self.0.replay(request)
+    }
+
+    fn locate(&self, _: Shard, _: UnixMillis) -> BoxFuture<'static, Result<Located, ReadError>> {
+        panic!("no time today")
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_panics_lets_its_streams_go() {
+    let world = World::new();
+    let options = Options {
+        workers: 1,
+        ..Options::default()
+    };
+    let edge = start_on(Arc::new(Timeless(Arc::clone(&world))), world, options);
+    let mut open = Client::follow(edge.address(), "/v1/events?topic=a").await;
+    let mut last = Client::connect(edge.address()).await;
+    last.request("GET", "/v1/events?topic=a&since=earliest", &[]).await;
+    let failed = guard(edge.stopped()).await.unwrap_err();
+    assert_eq!(failed.cause, "panic: no time today");
+    for client in [&mut open, &mut last] {
+        guard(client.socket.read_to_end(&mut Vec::new())).await.unwrap();
+    }
+    assert_eq!(edge.streams(), 0);
 }

@@ -98,6 +98,13 @@ impl Lane {
             self.written = 0;
             self.read.clear();
             self.is_closing = false;
+            // One that is closed while idle is not opened before it is needed.
+            if error.is_none() && self.queue.is_empty() {
+                match self.waiting.recv().await {
+                    Some(event) => self.queue.push(event),
+                    None => return Ok(()),
+                }
+            }
             let mut backoff = Backoff::new();
             self.socket = loop {
                 let addresses = &self.shared.sending.to.addresses;
@@ -133,14 +140,14 @@ impl Lane {
                 }
                 readable = self.socket.readable() => {
                     readable?;
-                    match self.receive() {
+                    // The last answer and the end may come together.
+                    let open = self.receive();
+                    let is_closing = self.answers()?;
+                    match open {
+                        Ok(is_open) if self.sent.is_empty() && (is_closing || !is_open) => return Ok(Over::Closed),
                         Ok(true) => {}
-                        Ok(false) if self.sent.is_empty() => return Ok(Over::Closed),
                         Ok(false) => return Ok(Over::Failed(anyhow::anyhow!("the server closed the connection"))),
                         Err(error) => return Ok(Over::Failed(error)),
-                    }
-                    if self.answers()? && self.sent.is_empty() {
-                        return Ok(Over::Closed);
                     }
                 }
                 writable = self.socket.writable(), if self.written < self.out.len() => writable?,

@@ -43,6 +43,11 @@ impl Queue {
         self.ready.pop_front()
     }
 
+    /// Whether nothing can be sent now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     /// An event is acknowledged: the next of its topic may go.
     pub(super) fn acknowledged(&mut self, event: Payload) {
         if let Some(behind) = &mut self.behind

@@ -268,6 +268,39 @@ async fn the_raw_server_sends_every_event_to_every_stream() {
 }
 
 #[tokio::test]
+async fn a_server_may_close_the_connection_after_each_answer() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let template = r#"
+        name = "double"
+        server = { streams = "127.0.0.1:1", publish = "127.0.0.1:1" }
+        stream.path = "/{topics}"
+        publish.http = { path = "/{topic}/{payload:url}", body = "" }
+    "#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\n") {
+                socket.read_buf(&mut read).await.expect("read");
+            }
+            let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+            socket.write_all(answer.as_bytes()).await.expect("written");
+        }
+    });
+    let to = To::by(Template::parse(template).expect("a template"), vec![address]);
+    let mut publisher = Publisher::start(to, What::of(Key::Shared(0), 0))
+        .await
+        .expect("connected");
+    for _ in 0..20 {
+        publisher.publish(1, 1).await.expect("published");
+    }
+    assert_eq!(publisher.stop().await.expect("stopped").acknowledged, 20);
+}
+
+#[tokio::test]
 async fn over_http_batches_are_answered_and_lost_ones_are_sent_again() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -188,6 +188,7 @@ impl FanOut {
 /// If the server cannot be reached or does not do as it should.
 pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> {
     let mut report = Report::new("fanout")
+        .setting("server", node.template.name.as_str())
         .setting("streams", options.streams)
         .setting("payload", options.payload)
         .setting("seconds", options.seconds);

@@ -1,20 +1,20 @@
 //! What all scenarios are made of: streams that are held, publishers, and samples of both until the run is over.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use anyhow::Result;
-use tokio::time::Instant;
+use anyhow::{Context as _, Result, ensure};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     Node, Report,
     fleet::{Fleet, Follows, Host, Interval, Plan, Published, Totals},
-    publish::{Publisher, Times, times},
+    publish::{Publisher, Times},
     report::{Counters, Ledger, Progress, Recorder},
     template::Template,
 };
 
 /// How often a sample is taken.
-const SAMPLE: Duration = Duration::from_millis(250);
+pub(super) const SAMPLE: Duration = Duration::from_millis(250);
 
 /// A run under way.
 pub struct Run {
@@ -27,6 +27,8 @@ pub struct Run {
     stopped: (u64, u64),
     /// What was measured since the last sample.
     since: Interval,
+    /// Memory that is to be left on this machine, in bytes.
+    spare: u64,
 }
 
 impl Run {
@@ -37,7 +39,10 @@ impl Run {
     /// If a process cannot be started.
     pub fn start(node: &Node, host: &Host, plan: &Plan, streams: u32) -> Result<Self> {
         let mut recorder = Recorder::new();
-        recorder.watch("server", node.processes());
+        let processes = node.processes();
+        if !processes.is_empty() {
+            recorder.watch("server", processes);
+        }
         let fleet = Fleet::start(host, plan, streams)?;
         recorder.watch("clients", fleet.processes());
         recorder.watch_kernel();
@@ -47,6 +52,7 @@ impl Run {
             publishers: Vec::new(),
             stopped: (0, 0),
             since: Interval::default(),
+            spare: 0,
         })
     }
 
@@ -63,28 +69,54 @@ impl Run {
     /// # Errors
     /// If they cannot be opened.
     pub async fn open_after(&mut self, published: &Published, streams: u32, at_a_time: u32) -> Result<()> {
+        let progress = Progress::here();
+        progress.phase("connecting", streams.into());
+        let opening = async |fleet: &Fleet| {
+            let mut opened = pin!(fleet.open_after(published, streams, at_a_time));
+            let mut interval = interval(SAMPLE);
+            loop {
+                tokio::select! {
+                    opened = &mut opened => return opened,
+                    _ = interval.tick() => progress.at(fleet.totals().open),
+                }
+            }
+        };
+        self.during(opening).await
+    }
+
+    /// Takes samples while something is done.
+    ///
+    /// # Errors
+    /// If it fails, or a publisher has failed.
+    pub async fn during<T>(&mut self, doing: impl AsyncFnOnce(&Fleet) -> Result<T>) -> Result<T> {
         let Self {
             fleet,
             recorder,
             publishers,
             stopped,
-            ..
+            since,
+            spare,
         } = self;
-        let progress = Progress::here();
-        progress.phase("connecting", streams.into());
-        let mut interval = tokio::time::interval(SAMPLE);
-        let opened = fleet.open_after(published, streams, at_a_time);
-        tokio::pin!(opened);
+        let mut doing = pin!(doing(fleet));
+        let mut interval = interval(SAMPLE);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                opened = &mut opened => return opened,
-                _ = interval.tick() => {
-                    let totals = fleet.totals();
-                    progress.at(totals.open);
-                    recorder.sample(tell(&totals, so_far(*stopped, publishers)), &times());
-                }
+            let done = tokio::select! {
+                biased;
+                _ = interval.tick() => None,
+                done = &mut doing => Some(done),
+            };
+            sample(fleet, recorder, publishers, *stopped, since)?;
+            enough_memory(*spare)?;
+            if let Some(done) = done {
+                return done;
             }
         }
+    }
+
+    /// Ends the run where less memory than this would be left on this machine, in bytes.
+    pub const fn spare(&mut self, bytes: u64) {
+        self.spare = bytes;
     }
 
     /// Takes on a publisher; its place among them is returned.
@@ -116,15 +148,14 @@ impl Run {
     /// # Errors
     /// If a publisher has failed.
     pub fn sample(&mut self) -> Result<()> {
-        for publisher in &mut self.publishers {
-            publisher.check()?;
-            self.recorder.acknowledged(&publisher.interval());
-        }
-        let interval = self.fleet.interval();
-        let counters = tell(&self.fleet.totals(), so_far(self.stopped, &self.publishers));
-        self.recorder.sample(counters, &interval.latency);
-        self.since.opened_in += interval.opened_in;
-        Ok(())
+        sample(
+            &self.fleet,
+            &mut self.recorder,
+            &mut self.publishers,
+            self.stopped,
+            &mut self.since,
+        )?;
+        enough_memory(self.spare)
     }
 
     /// How long streams took to open since this was last asked, in nanoseconds.
@@ -189,6 +220,43 @@ pub fn plan(node: &Node, follows: Follows) -> Plan {
         tokens: node.tokens.clone(),
         ..Plan::new(node.http.clone(), follows)
     }
+}
+
+fn sample(
+    fleet: &Fleet,
+    recorder: &mut Recorder,
+    publishers: &mut [Publisher],
+    stopped: (u64, u64),
+    since: &mut Interval,
+) -> Result<()> {
+    for publisher in &mut *publishers {
+        publisher.check()?;
+        recorder.acknowledged(&publisher.interval());
+    }
+    let interval = fleet.interval();
+    recorder.sample(tell(&fleet.totals(), so_far(stopped, publishers)), &interval.latency);
+    since.opened_in += interval.opened_in;
+    Ok(())
+}
+
+/// Memory that can still be had on this machine, in bytes.
+///
+/// # Errors
+/// If the system does not say.
+pub fn available_memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let kib = crate::process::kib(&text, "MemAvailable:").context("/proc/meminfo does not say what is available")?;
+    Ok(kib * 1_024)
+}
+
+fn enough_memory(spare: u64) -> Result<()> {
+    // Read only where it matters.
+    ensure!(
+        spare == 0 || available_memory()? >= spare,
+        "stopped: less than {} MiB of memory is left on this machine",
+        spare >> 20
+    );
+    Ok(())
 }
 
 fn so_far(stopped: (u64, u64), publishers: &[Publisher]) -> (u64, u64) {

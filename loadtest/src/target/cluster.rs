@@ -29,6 +29,7 @@ const INSTALLED: &str = "tidings/nats-server-2.15.1/bin/nats-server";
 
 /// Which cluster, on the command line.
 #[derive(Debug, Clone, clap::Args)]
+#[group(id = "cluster")]
 pub struct Options {
     /// Edges of the cluster that is started.
     #[arg(long, default_value_t = 3)]

@@ -20,15 +20,13 @@ pub fn raise_file_limit() -> std::io::Result<Option<u64>> {
     Ok(getrlimit(Resource::Nofile).current)
 }
 
-/// How many connections fit a limit of open files beside so many of `publishers`, when the log, the listeners and those who are being shed
-/// need some too. Without them the log could not open its files, and a log that cannot write stays that way until a restart.
+/// How many connections fit a limit of open files beside so many of `publishers`, when so many files are kept for all else.
 #[must_use]
-pub fn connections_within(files: Option<u64>, publishers: usize) -> usize {
-    const RESERVE: u64 = 1_024;
+pub fn connections_within(files: Option<u64>, publishers: usize, reserve: usize) -> usize {
     const MOST: u64 = 1 << 24;
-    let publishers = u64::try_from(publishers).unwrap_or(u64::MAX);
+    let [publishers, reserve] = [publishers, reserve].map(|files| u64::try_from(files).unwrap_or(u64::MAX));
     let files = files.unwrap_or(MOST).min(MOST).saturating_sub(publishers);
-    let connections = files.saturating_sub(RESERVE).max(files / 4);
+    let connections = files.saturating_sub(reserve).max(files / 4);
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
@@ -39,9 +37,9 @@ mod tests {
     #[test]
     fn a_reserve_is_kept() {
         for (files, connections) in [(20_000, 18_876), (2_148, 1_024), (1_124, 256), (356, 64), (10, 0)] {
-            assert_eq!(connections_within(Some(files), 100), connections, "{files}");
+            assert_eq!(connections_within(Some(files), 100, 1_024), connections, "{files}");
         }
-        assert_eq!(connections_within(None, 0), (1 << 24) - 1_024);
+        assert_eq!(connections_within(None, 0, 1_024), (1 << 24) - 1_024);
     }
 
     #[test]

@@ -108,6 +108,21 @@ fn a_full_socket_is_not_tried_again_before_it_is_writable() {
 }
 
 #[test]
+fn what_fits_beside_what_the_socket_left_is_taken() {
+    let mut pipe = Pipe {
+        room: 6,
+        at_once: usize::MAX,
+        ..Pipe::default()
+    };
+    let mut outbox = Outbox::default();
+    for text in ["aaaa", "bbbb", "cccc"] {
+        assert_eq!(whole(&mut outbox, text, Flow::More, 8, &mut pipe), Offer::Taken);
+    }
+    assert_eq!((&pipe.got[..], outbox.bytes()), (&b"aaaabb"[..], 6));
+    assert_eq!(whole(&mut outbox, "dddd", Flow::More, 8, &mut pipe), Offer::Full);
+}
+
+#[test]
 fn a_broken_socket_is_gone() {
     let mut pipe = Pipe {
         broken: true,
@@ -169,7 +184,6 @@ proptest! {
                     } else {
                         Chunk::Whole(&bytes)
                     };
-                    let waits = want.len() - pipe.got.len();
                     let offer = outbox.offer(chunk, flow, bound, &mut pipe);
                     if offer == Offer::Taken {
                         prop_assert!(outbox.bytes() <= bound.max(chunk.len()).max(4) + noted);
@@ -180,7 +194,7 @@ proptest! {
                         refused => {
                             prop_assert_eq!(refused, Offer::Full);
                             // The socket has to say that it is writable before anything is taken again.
-                            prop_assert!(outbox.blocked && waits + chunk.len() > bound);
+                            prop_assert!(outbox.blocked && outbox.bytes() + chunk.len() > bound);
                         }
                     }
                     prop_assert!(flow == Flow::More || outbox.is_empty() || outbox.blocked);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Asked, Asker, Hub};
+use super::{Asked, Asker, HELD, Hub};
 use crate::{
     feed::{CatchUp, Passed, Session},
     hub::{Delivery, FollowerId, Offer, Question, Shared},
@@ -75,6 +75,9 @@ impl Hub {
         }
         for id in gone {
             self.detach(id);
+        }
+        if self.held.deliveries >= HELD {
+            self.flush();
         }
     }
 

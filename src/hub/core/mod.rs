@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::{
     Answer, Effect, Flow, Follow, FollowerId, Outlet, Question, Start, Ticket,
-    followers::{Follower, Followers},
+    followers::{Follower, Followers, Held},
     tail::{TailBounds, Tails},
 };
 use crate::{
@@ -58,6 +58,9 @@ impl Default for HubSettings {
 /// So many places of those to be flushed are kept when there is nobody.
 const KEPT: usize = 1_024;
 
+/// How many deliveries may be held back at once: each takes some dozen bytes beside what is shared, and a crowd may be told of much at once.
+const HELD: usize = 1 << 18;
+
 /// Fans out to the followers of one worker. See the module's documentation.
 pub struct Hub {
     layout: Layout,
@@ -79,7 +82,7 @@ pub struct Hub {
     /// Whether more notices follow the one that is looked at.
     flow: Flow,
     /// Those whose outlets may hold something back.
-    held: Vec<FollowerId>,
+    held: Held,
 }
 
 #[derive(Debug, Default)]
@@ -133,7 +136,7 @@ impl Hub {
             next_ticket: NonZeroU64::MIN,
             effects: Vec::new(),
             flow: Flow::Single,
-            held: Vec::new(),
+            held: Held::default(),
         }
     }
 
@@ -268,14 +271,14 @@ impl Hub {
     /// Has everyone send what was held back because more was to follow.
     fn flush(&mut self) {
         // Who is flushed offers nothing, so nobody is added meanwhile; the memory is kept for the next time, unless it was for a crowd.
-        let mut held = std::mem::take(&mut self.held);
-        for id in held.drain(..) {
+        let mut by = std::mem::take(&mut self.held).by;
+        for id in by.drain(..) {
             if let Some(follower) = self.followers.get_mut(id) {
                 follower.flush();
             }
         }
-        held.shrink_to(KEPT);
-        self.held = held;
+        by.shrink_to(KEPT);
+        self.held.by = by;
     }
 
     fn hear(&mut self, notice: &Notice) {

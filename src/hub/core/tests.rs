@@ -452,3 +452,48 @@ fn who_is_ahead_of_the_log_is_not_level_until_the_log_knows_its_position() {
         }
     }
 }
+
+/// How much is held back, by how many outlets whatever; and the most that ever was.
+#[derive(Clone, Default)]
+struct Holder(Rc<[std::cell::Cell<usize>; 2]>, Rc<std::cell::Cell<usize>>);
+
+impl Outlet for Holder {
+    fn offer(&self, delivery: &Delivery<'_>, flow: Flow) -> Offer {
+        if matches!(delivery, Delivery::Event { .. }) && flow == Flow::More {
+            let Self(all, own) = self;
+            own.set(own.get() + 1);
+            all[0].set(all[0].get() + 1);
+            all[1].set(all[1].get().max(all[0].get()));
+        }
+        Offer::Taken
+    }
+
+    fn flush(&self) {
+        self.0[0].set(self.0[0].get() - self.1.take());
+    }
+}
+
+#[test]
+fn a_crowd_does_not_hold_back_everything_that_it_is_told() {
+    const CROWD: usize = 10_000;
+    let mut hub = Hub::new(Layout::EMBEDDED, HubSettings::default());
+    let all = Holder::default();
+    let follow = Follow {
+        topics: vec![Topic::parse("a").expect("valid")],
+        start: Start::Now,
+    };
+    let ids: Vec<FollowerId> = (0..CROWD)
+        .map(|_| hub.attach(follow.clone(), Rc::new(Holder(Rc::clone(&all.0), Rc::default()))))
+        .collect();
+    let ticket = asked(&mut hub);
+    hub.answer(ticket, &heads(0));
+    assert!(
+        ids.iter()
+            .all(|&id| hub.followers.get(id).is_some_and(Follower::is_live))
+    );
+    let notices: Vec<Notice> = (0..64).map(|seq| announcement("a", seq, seq + 1)).collect();
+    hub.notices(&notices);
+    let [left, most] = [all.0[0].get(), all.0[1].get()];
+    assert_eq!(left, 0);
+    assert!((HELD..HELD + CROWD).contains(&most), "{most}");
+}

@@ -41,6 +41,7 @@ impl<A> Schedule<A> {
             }
         }
     }
+
     /// What happens next, if that is such a thing and does before or at `until`.
     pub(super) fn next_if(&mut self, until: u64, is_such: impl Fn(&A) -> bool) -> Option<A> {
         let first = self.due.first_entry()?;
