@@ -13,7 +13,6 @@ use std::{
 
 use bytes::Bytes;
 use mio::net::TcpStream;
-use tracing::warn;
 
 use super::{
     carrier::{Carrier, End, Turn},
@@ -58,7 +57,7 @@ impl Socket {
         let key = worker.next_key();
         let stream = match worker.sockets.adopt(key, stream) {
             Ok(stream) => stream,
-            Err(error) => return warn!(%error, "a stream is given up: its socket cannot be watched"),
+            Err(error) => return worker.sockets.tell(&error),
         };
         let socket = Rc::new(Self {
             permits,
