@@ -78,14 +78,19 @@ proptest! {
 async fn more_than_are_heard_at_once_all_have_their_turn() {
     for count in [TURNS, TURNS + TURNS / 2] {
         let (sockets, hearing) = sockets().unwrap();
-        let mut open = Vec::new();
-        let mut missing = HashSet::new();
+        let mut pairs = Vec::new();
         for index in 0..count as u32 {
             let (socket, mut peer) = pair().await;
             peer.write_all(b"x").await.unwrap();
             socket.readable().await.unwrap();
-            open.push((sockets.adopt(Key::test(index), socket).unwrap(), peer));
-            missing.insert(index);
+            pairs.push((Key::test(index), socket, peer));
+        }
+        // All at once: the runtime hears of it once.
+        let mut missing = HashSet::new();
+        let mut open = Vec::new();
+        for (key, socket, peer) in pairs {
+            open.push((sockets.adopt(key, socket).unwrap(), peer));
+            missing.insert(key.index);
         }
         told((&sockets, hearing), async |turns| {
             while !missing.is_empty() {
