@@ -10,10 +10,10 @@
 //! ```
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, ErrorKind},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Registry, Token, event::Event, net::TcpStream};
@@ -21,11 +21,14 @@ use tokio::{
     io::{Interest as Watch, unix::AsyncFd},
     sync::Notify,
 };
+use tracing::{debug, warn};
 
 use super::streams::Key;
 
 /// So many streams have a turn before others on this worker have theirs.
 const TURNS: usize = 128;
+/// How often it is told, by each worker, that a socket cannot be watched.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What is known of a stream's socket. Nothing: the stream itself wants a turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(super) struct Sockets {
     registry: Registry,
     due: RefCell<VecDeque<Key>>,
     bell: Notify,
+    /// When it was last told that a socket cannot be watched.
+    told: Cell<Option<Instant>>,
 }
 
 /// Where it is heard what they have to say.
@@ -73,6 +78,7 @@ pub(super) fn sockets() -> io::Result<(Sockets, Hearing)> {
         registry: poll.registry().try_clone()?,
         due: RefCell::default(),
         bell: Notify::new(),
+        told: Cell::default(),
     };
     // It is deprecated since what it is given might answer with a file that is not its own, or another each time. This one has its own,
     // from its beginning to its end; and what is to be used instead is `unsafe`, which this crate has none of.
@@ -96,6 +102,16 @@ impl Sockets {
         self.registry
             .register(&mut socket, token(key), Interest::READABLE | Interest::WRITABLE)?;
         Ok(socket)
+    }
+
+    /// Says now and then that a stream is given up: if one socket cannot be watched, neither can those of the thousands that come back.
+    pub(super) fn tell(&self, error: &io::Error) {
+        if self.told.get().is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told.set(Some(Instant::now()));
+            warn!(%error, "a stream is given up: its socket cannot be watched");
+        } else {
+            debug!(%error, "a stream is given up: its socket cannot be watched");
+        }
     }
 
     /// A stream wants a turn.
@@ -166,16 +182,4 @@ fn key(token: Token) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_key_survives_the_kernel(index: u32, generation: u32) {
-            let original = Key { index, generation };
-            prop_assert_eq!(key(token(original)), original);
-        }
-    }
-}
+mod tests;
