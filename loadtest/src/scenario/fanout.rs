@@ -11,7 +11,7 @@ use super::run::{Run, plan};
 use crate::{
     Node, Report,
     fleet::{Follows, Host},
-    payload::Key,
+    payload::{Key, now},
     publish::{Pace, Publisher, What},
 };
 
@@ -151,21 +151,25 @@ impl FanOut {
         Ok(())
     }
 
-    /// The highest rate, in events per second, that is kept up: raised by half again and again, until it is not.
+    /// The highest rate, in events per second, that is kept up: raised by half again and again, until what was published takes a tenth of the
+    /// time longer to arrive than to publish.
     ///
     /// # Errors
     /// If the server does not do as it should.
     pub async fn highest(&mut self) -> Result<f64> {
-        const LOOK: Duration = Duration::from_secs(3);
-        // Ten thousand deliveries per second are no trouble for anybody.
-        let mut rate = (10_000.0 / f64::from(self.streams)).max(0.5);
+        const LOOK: Duration = Duration::from_secs(4);
+        // Thirty thousand deliveries per second are no trouble for anybody.
+        let mut rate = 30_000.0 / f64::from(self.streams);
         let mut highest: f64 = 0.0;
         loop {
-            let found = self.at(rate, LOOK).await?;
+            let (begin, published) = (now(), self.run.publisher(self.publisher).so_far().0);
+            self.at(rate, LOOK).await?;
+            let stopped = now();
             self.settle().await?;
-            let kept_up = found.delivered / f64::from(self.streams);
-            highest = highest.max(kept_up);
-            if kept_up < found.offered * 0.9 {
+            let arrived = self.run.fleet.totals().last_event.max(stopped);
+            let published = self.run.publisher(self.publisher).so_far().0 - published;
+            highest = highest.max(published as f64 / seconds(arrived - begin));
+            if seconds(arrived - stopped) > seconds(stopped - begin) / 10.0 {
                 return Ok(highest);
             }
             rate *= 1.5;
@@ -180,6 +184,10 @@ impl FanOut {
         self.run.finish(LAST, report).await?;
         Ok(())
     }
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64()
 }
 
 /// Fans out and measures.
