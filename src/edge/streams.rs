@@ -81,6 +81,22 @@ enum Timer {
     Revoke(Key),
 }
 
+impl Timer {
+    /// Whose it is.
+    const fn key(&self) -> Key {
+        match *self {
+            Self::Begin(key)
+            | Self::Heartbeat(key)
+            | Self::End(key)
+            | Self::Leave(key, _)
+            | Self::Notice(key, _)
+            | Self::Expire(key, _)
+            | Self::Cut(key, _)
+            | Self::Revoke(key) => key,
+        }
+    }
+}
+
 /// How long the beginning of a stream is held back at most until its place is known.
 ///
 /// A stream that begins now has its place when the log has said how far it is, and not when the request came. Its client is told
@@ -112,7 +128,12 @@ pub(super) struct Streams {
     ending: Option<(Tick, Tick)>,
     /// The streams of all workers.
     total: Arc<AtomicUsize>,
+    /// Streams that have left since their timers were last forgotten.
+    left: usize,
 }
+
+/// So many may leave before their timers are forgotten, however few stay.
+const LEFT: usize = 1_024;
 
 impl Streams {
     /// An empty table that counts its streams into `total`.
@@ -127,6 +148,7 @@ impl Streams {
             max_age: settings.max_age,
             ending: None,
             total,
+            left: 0,
         }
     }
 
@@ -214,6 +236,7 @@ impl Streams {
         if self.carrier(key).is_some() {
             drop(self.entries.remove(key.index as usize));
             self.total.fetch_sub(1, Ordering::Relaxed);
+            self.left += 1;
         }
     }
 
@@ -282,7 +305,22 @@ impl Streams {
                 }
             }
         }
+        self.forget();
         due
+    }
+
+    /// Forgets the timers of streams that have left, once these are more than those that stayed: where thousands come and go each second,
+    /// they would be most of what there is in memory.
+    fn forget(&mut self) {
+        let entries = &self.entries;
+        if self.left > entries.len().max(LEFT) {
+            self.left = 0;
+            self.wheel.retain(|timer| {
+                let key = timer.key();
+                let entry = entries.get(key.index as usize);
+                entry.is_some_and(|entry| entry.generation == key.generation)
+            });
+        }
     }
 
     /// Has it looked at when a stream is old, or else after a while.

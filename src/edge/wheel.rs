@@ -1,7 +1,7 @@
 //! A timer wheel: one per worker carries the times of all its streams, so that no stream has a timer of its own.
 //!
-//! Pure: time is a count of ticks that the caller moves on. Adding is a push, and nothing is ever taken out: what has become of no
-//! interest is recognised, and dropped, when it comes up.
+//! Pure: time is a count of ticks that the caller moves on. Adding is a push, and no item is ever looked for: what has become of no
+//! interest is recognised, and dropped, when it comes up, or with all that is so when there is much of it ([`Wheel::retain`]).
 
 use std::time::Duration;
 
@@ -66,6 +66,16 @@ impl<T> Wheel<T> {
         }
         self.now = self.now.max(to);
         due
+    }
+
+    /// Forgets what is of no interest any more.
+    pub(super) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        for bucket in &mut self.buckets {
+            bucket.retain(|(_, item)| keep(item));
+            if bucket.capacity() > Self::KEPT.max(4 * bucket.len()) {
+                bucket.shrink_to_fit();
+            }
+        }
     }
 
     /// How many items wait.

@@ -346,3 +346,27 @@ fn those_that_have_ended_leave_nothing_in_the_wheel_for_long() {
     assert!(streams.wheel.len() as u128 <= most, "{} of {most}", streams.wheel.len());
     assert!(size_of::<(Tick, Timer)>() <= 20, "there are many of them");
 }
+
+#[test]
+fn a_crowd_that_comes_and_goes_leaves_no_more_than_it_was() {
+    let (mut streams, _) = table();
+    let stays: Vec<_> = (0..10).map(|_| Rc::<Recorder>::default()).collect();
+    for recorder in &stays {
+        enter(&mut streams, recorder, Terms::default(), at(1));
+    }
+    for tick in 1..=50 {
+        for _ in 0..1_000 {
+            let key = enter(&mut streams, &Rc::default(), lease(1_000_000, 2_000_000, "t"), at(tick));
+            streams.leave(key);
+        }
+        streams.advance(at(tick));
+        // Three timers each, at most, of those who stay and those who may leave before it is looked.
+        assert!(streams.wheel.len() <= 3 * (10 + 2 * LEFT), "{}", streams.wheel.len());
+    }
+    // Who stays has a heartbeat as ever.
+    let mut heartbeats = 0;
+    for tick in 51..=700 {
+        heartbeats += streams.advance(at(tick)).len();
+    }
+    assert!(heartbeats >= 20, "{heartbeats}");
+}
