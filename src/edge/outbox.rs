@@ -142,12 +142,10 @@ impl Outbox {
         }
     }
 
-    /// Has a last piece wait after what waits, for `flush`. The first call counts.
-    pub(super) fn end(&mut self, last: &Bytes) {
+    /// Says a last piece after what waits. The first call counts.
+    pub(super) fn end(&mut self, last: &Bytes, socket: impl Write) {
         self.begun = true;
-        if !self.ended && !self.gone {
-            self.push(Chunk::Whole(last));
-        }
+        self.note(last, socket);
         self.ended = true;
     }
 

@@ -84,16 +84,10 @@ impl Socket {
     fn with<T>(&self, change: impl FnOnce(&mut Outbox, &Self) -> T) -> T {
         let mut outbox = self.outbox.borrow_mut();
         let changed = change(&mut outbox, self);
-        if outbox.is_over() {
-            self.ask();
-        }
-        changed
-    }
-
-    fn ask(&self) {
-        if !self.is_due.replace(true) {
+        if outbox.is_over() && !self.is_due.replace(true) {
             self.worker.sockets.ask(self.key);
         }
+        changed
     }
 
     /// Reads what the peer sends, to no purpose but to see it go. False once it has.
@@ -166,17 +160,11 @@ impl Carrier for Socket {
     }
 
     fn end(&self, end: End) {
-        self.outbox.borrow_mut().end(&self.coding.end(end.come_back_after));
-        // The last is written in the turn that gives the permits back: whoever reads it may come again.
-        self.ask();
+        self.with(|outbox, socket| outbox.end(&self.coding.end(end.come_back_after), socket));
     }
 
     fn abandon(&self, _: End) {
-        self.with(|outbox, socket| {
-            // An end that has not had its turn yet.
-            outbox.flush(socket);
-            outbox.fail();
-        });
+        self.with(|outbox, _| outbox.fail());
         if let Some(follower) = self.follower.get() {
             self.worker.hub.detach(follower);
         }
@@ -190,8 +178,6 @@ impl Carrier for Socket {
         }
         if ready.write {
             outbox.writable(self);
-        } else {
-            outbox.flush(self);
         }
         let (is_over, is_drained) = (outbox.is_over(), outbox.take_drained());
         drop(outbox);
