@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Streams at each step, more each time; the server needs a file for each.
-    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 2_000, 5_000, 10_000, 15_000, 19_000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 2_000, 5_000, 10_000, 16_000])]
     pub streams: Vec<u32>,
 
     /// Deliveries per second, of all streams together.
