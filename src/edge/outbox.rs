@@ -17,10 +17,10 @@ use bytes::{Buf as _, Bytes};
 
 use crate::hub::{Flow, Offer};
 
-/// So many pieces are written at once, at most.
+/// So many pieces are written at once, at most. It is more than one chunk has.
 const PIECES: usize = 64;
 
-/// One piece of a stream, in the order of its bytes. It is not empty.
+/// What belongs together, in the order of the stream's bytes. It is not empty.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Chunk<'a> {
     /// In one piece.
@@ -74,8 +74,35 @@ pub(super) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     bytes: usize,
+}
+
+/// A chunk, or one of its parts. It is not empty.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    /// A chunk ends with it.
+    is_last: bool,
+}
+
+impl Waiting {
+    /// Writes what comes first: as much as goes into one write, and chunks in one with all their parts. A write that ended within a chunk
+    /// would let a client whose connection breaks there note the id of an event that it has not.
+    fn write(&self, mut socket: impl Write) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let mut whole = 0;
+        for (index, (slice, piece)) in slices.iter_mut().zip(&self.pieces).enumerate() {
+            *slice = IoSlice::new(&piece.bytes);
+            if piece.is_last {
+                whole = index + 1;
+            }
+        }
+        match &slices[..whole] {
+            [one] => socket.write(one),
+            several => socket.write_vectored(several),
+        }
+    }
 }
 
 impl Outbox {
@@ -157,19 +184,7 @@ impl Outbox {
         while let Some(waiting) = &self.waiting
             && !self.blocked
         {
-            let written = match waiting.pieces.len() {
-                1 => socket.write(&waiting.pieces[0]),
-                _ => {
-                    let mut slices = [IoSlice::new(&[]); PIECES];
-                    let mut count = 0;
-                    for (slice, piece) in slices.iter_mut().zip(&waiting.pieces) {
-                        *slice = IoSlice::new(piece);
-                        count += 1;
-                    }
-                    socket.write_vectored(&slices[..count])
-                }
-            };
-            match written {
+            match waiting.write(&mut socket) {
                 // No socket does that: it would be tried for ever.
                 Ok(0) => self.fail(),
                 Ok(bytes) => self.written(bytes),
@@ -219,14 +234,18 @@ impl Outbox {
     fn push(&mut self, chunk: Chunk<'_>) {
         let waiting = self.waiting.get_or_insert_default();
         waiting.bytes += chunk.len();
-        match chunk {
-            Chunk::Whole(bytes) => waiting.pieces.push_back(bytes.clone()),
+        let parts = match chunk {
+            Chunk::Whole(bytes) => [Bytes::new(), bytes.clone(), Bytes::new()],
             Chunk::Parts { front, body, back } => {
-                let pieces = [Bytes::copy_from_slice(front), body.clone(), Bytes::from_static(back)];
-                waiting
-                    .pieces
-                    .extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
+                [Bytes::copy_from_slice(front), body.clone(), Bytes::from_static(back)]
             }
+        };
+        let parts = parts.into_iter().filter(|bytes| !bytes.is_empty());
+        waiting
+            .pieces
+            .extend(parts.map(|bytes| Piece { bytes, is_last: false }));
+        if let Some(last) = waiting.pieces.back_mut() {
+            last.is_last = true;
         }
     }
 
@@ -234,11 +253,11 @@ impl Outbox {
         let Some(waiting) = &mut self.waiting else { return };
         waiting.bytes -= bytes;
         while let Some(first) = waiting.pieces.front_mut() {
-            if bytes < first.len() {
-                first.advance(bytes);
+            if bytes < first.bytes.len() {
+                first.bytes.advance(bytes);
                 return;
             }
-            bytes -= first.len();
+            bytes -= first.bytes.len();
             waiting.pieces.pop_front();
         }
         self.waiting = None;

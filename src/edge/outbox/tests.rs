@@ -9,6 +9,8 @@ struct Pipe {
     at_once: usize,
     got: Vec<u8>,
     writes: usize,
+    /// Where those ended of which it took everything.
+    ends: Vec<usize>,
     broken: bool,
 }
 
@@ -24,6 +26,9 @@ impl Pipe {
         self.writes += 1;
         self.room -= taken;
         self.got.extend_from_slice(&bytes[..taken]);
+        if taken == bytes.len() {
+            self.ends.push(self.got.len());
+        }
         Ok(taken)
     }
 }
@@ -86,6 +91,24 @@ fn what_comes_together_is_written_at_once() {
         assert_eq!(whole(&mut outbox, text, Flow::More, 8, &mut pipe), Offer::Taken);
     }
     assert_eq!((&pipe.got[8..], pipe.writes), (&b"deeeeffff"[..], 3));
+}
+
+#[test]
+fn a_write_ends_with_an_event() {
+    let mut pipe = wide();
+    let mut outbox = Outbox::new(Bytes::from_static(b"head"));
+    for _ in 0..200 {
+        let event = Chunk::Parts {
+            front: b"id",
+            body: &Bytes::from_static(b"event"),
+            back: b"\n",
+        };
+        assert_eq!(outbox.offer(event, Flow::More, 1 << 20, &mut pipe), Offer::Taken);
+    }
+    outbox.flush(&mut pipe);
+    assert_eq!(pipe.got.len(), 4 + 200 * 8);
+    assert!(pipe.writes <= 200 / (PIECES / 3) + 1, "{} writes", pipe.writes);
+    assert!(pipe.ends.iter().all(|end| (end - 4) % 8 == 0), "{:?}", pipe.ends);
 }
 
 #[test]
@@ -162,7 +185,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     /// Wherever the socket stops taking: what was taken arrives, to the byte and in order; what was refused does not; no more waits than
-    /// may, and nothing for ever.
+    /// may, and nothing for ever. A write ends with a chunk, unless the socket ended it.
     #[test]
     fn what_is_taken_arrives_in_order_within_the_bound(
         steps in steps(),
@@ -173,6 +196,7 @@ proptest! {
         let mut pipe = Pipe { at_once, ..Pipe::default() };
         let mut outbox = Outbox::new(Bytes::from_static(b"head"));
         let mut want = b"head".to_vec();
+        let mut ends = vec![want.len()];
         let (mut letter, mut noted) = (b'a', 0);
         for step in steps {
             letter = if letter == b'z' { b'a' } else { letter + 1 };
@@ -213,7 +237,9 @@ proptest! {
                     noted += 1;
                 }
             }
+            ends.push(want.len());
             prop_assert!(want.starts_with(&pipe.got));
+            prop_assert!(pipe.ends.iter().all(|end| ends.contains(end)));
             prop_assert_eq!(outbox.bytes(), want.len() - pipe.got.len());
         }
         if end {
