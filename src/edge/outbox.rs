@@ -169,10 +169,12 @@ impl Outbox {
         }
     }
 
-    /// Says a last piece after what waits. The first call counts.
-    pub(super) fn end(&mut self, last: &Bytes, socket: impl Write) {
+    /// Has a last piece wait after what waits, for `flush`. The first call counts.
+    pub(super) fn end(&mut self, last: &Bytes) {
         self.begun = true;
-        self.note(last, socket);
+        if !self.ended && !self.gone {
+            self.push(Chunk::Whole(last));
+        }
         self.ended = true;
     }
 

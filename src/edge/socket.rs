@@ -84,10 +84,16 @@ impl Socket {
     fn with<T>(&self, change: impl FnOnce(&mut Outbox, &Self) -> T) -> T {
         let mut outbox = self.outbox.borrow_mut();
         let changed = change(&mut outbox, self);
-        if outbox.is_over() && !self.is_due.replace(true) {
-            self.worker.sockets.ask(self.key);
+        if outbox.is_over() {
+            self.ask();
         }
         changed
+    }
+
+    fn ask(&self) {
+        if !self.is_due.replace(true) {
+            self.worker.sockets.ask(self.key);
+        }
     }
 
     /// Reads what the peer sends, to no purpose but to see it go. False once it has.
@@ -160,11 +166,17 @@ impl Carrier for Socket {
     }
 
     fn end(&self, end: End) {
-        self.with(|outbox, socket| outbox.end(&self.coding.end(end.come_back_after), socket));
+        self.outbox.borrow_mut().end(&self.coding.end(end.come_back_after));
+        // The last is written in the turn that gives the permits back: whoever reads it may come again.
+        self.ask();
     }
 
     fn abandon(&self, _: End) {
-        self.with(|outbox, _| outbox.fail());
+        self.with(|outbox, socket| {
+            // An end that has not had its turn yet.
+            outbox.flush(socket);
+            outbox.fail();
+        });
         if let Some(follower) = self.follower.get() {
             self.worker.hub.detach(follower);
         }
@@ -178,6 +190,8 @@ impl Carrier for Socket {
         }
         if ready.write {
             outbox.writable(self);
+        } else {
+            outbox.flush(self);
         }
         let (is_over, is_drained) = (outbox.is_over(), outbox.take_drained());
         drop(outbox);

@@ -243,8 +243,8 @@ proptest! {
             prop_assert_eq!(outbox.bytes(), want.len() - pipe.got.len());
         }
         if end {
-            outbox.end(&Bytes::from_static(b"end"), &mut pipe);
-            outbox.end(&Bytes::from_static(b"again"), &mut pipe);
+            outbox.end(&Bytes::from_static(b"end"));
+            outbox.end(&Bytes::from_static(b"again"));
             want.extend_from_slice(b"end");
         }
         let refused = outbox.refused;
