@@ -17,6 +17,7 @@
 //!
 //! [`wire`] takes apart what comes out of a socket.
 
+mod alarm;
 pub mod fleet;
 pub mod kernel;
 pub mod payload;

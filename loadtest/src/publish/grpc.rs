@@ -189,8 +189,8 @@ impl Lane {
         request
     }
 
-    /// What is ready goes out.
-    fn send(&mut self, requests: &UnboundedSender<PublishRequest>, sent: &mut VecDeque<Payload>) {
+    /// What was to be sent again by now is ready.
+    fn look_at_later(&mut self) {
         let now = tokio::time::Instant::now();
         let queue = &mut self.queue;
         self.later.retain(|&(at, event)| {
@@ -200,6 +200,11 @@ impl Lane {
             }
             !is_due
         });
+    }
+
+    /// What is ready goes out.
+    fn send(&mut self, requests: &UnboundedSender<PublishRequest>, sent: &mut VecDeque<Payload>) {
+        self.look_at_later();
         while let Some(event) = self.queue.pop() {
             // The other end is there until the call is over, and that is told by the answers.
             let _ = requests.unbounded_send(self.request(&event));
@@ -302,15 +307,7 @@ impl Lane {
         let mut events = Vec::with_capacity(BATCH);
         let mut acknowledged = Vec::new();
         loop {
-            let now = tokio::time::Instant::now();
-            let queue = &mut self.queue;
-            self.later.retain(|&(at, event)| {
-                let is_due = at <= now;
-                if is_due {
-                    queue.again(event);
-                }
-                !is_due
-            });
+            self.look_at_later();
             while let Some(event) = self.queue.pop() {
                 let mut client = self.client.clone();
                 let request = self.call(self.request(&event));

@@ -33,6 +33,7 @@ use tokio::{
 pub(crate) use self::grpc::{accepted, connect};
 use self::queue::Counts;
 use crate::{
+    alarm::Alarm,
     payload::{Key, Payload, now},
     swarm::say::note,
     template::{Publish, Template},
@@ -41,8 +42,8 @@ use crate::{
 /// How long nothing may be acknowledged while something is in flight.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long what is due may be kept until it is sent.
-const TICK: Duration = Duration::from_millis(1);
+/// How long what is due may be kept until it is sent. It counts as late from when it was due.
+const TICK: Duration = Duration::from_micros(500);
 
 /// Times in nanoseconds.
 pub type Times = Histogram<u64>;
@@ -456,6 +457,7 @@ async fn make(
     mut topic: Box<dyn FnMut(u64) -> Key + Send>,
     lanes: Vec<mpsc::UnboundedSender<Payload>>,
 ) -> Result<()> {
+    let alarm = Alarm::new()?;
     let mut number = 0;
     // Where an open loop began, and how many were due since.
     let mut open: Option<(Pace, u64, u64)> = None;
@@ -520,10 +522,10 @@ async fn make(
             wait
         };
         match wait {
-            Some(wait) => {
-                // It may be another pace by then.
-                let _ = tokio::time::timeout(wait, shared.repaced.notified()).await;
-            }
+            Some(wait) => tokio::select! {
+                gone_off = alarm.wait(wait) => gone_off?,
+                () = shared.repaced.notified() => {}
+            },
             None => shared.changed.notified().await,
         }
     }

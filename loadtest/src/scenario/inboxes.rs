@@ -11,7 +11,7 @@ use crate::{
     fleet::{Follows, Host},
     payload::Key,
     publish::{Pace, Publisher, What},
-    report::{Limit, Progress},
+    report::Limit,
 };
 
 /// How long the last events may take to arrive.
@@ -81,13 +81,7 @@ pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> 
     publisher.pace(Pace::rate(options.rate));
     run.publish(publisher);
     let [warm_up, time] = [options.warm_up, options.seconds].map(Duration::from_secs);
-    Progress::here().phase_for("warming up", warm_up);
-    run.watch(warm_up).await?;
-    run.sample()?;
-    run.recorder.measure();
-    Progress::here().phase_for("publishing", time);
-    run.watch(time).await?;
-    run.recorder.measured();
+    run.measure(warm_up, time).await?;
     let summary = run.recorder.summary();
     run.finish(LAST, &mut report).await?;
     report.goal(

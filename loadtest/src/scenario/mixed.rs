@@ -14,7 +14,6 @@ use crate::{
     fleet::{Follows, Host, Plan, Slow},
     payload::Key,
     publish::{Pace, Publisher, What},
-    report::Progress,
 };
 
 /// How long the slow readers may take for the rest.
@@ -134,13 +133,7 @@ pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> 
     publisher.pace(Pace::rate(options.rate));
     run.publish(publisher);
     let [warm_up, time] = [options.warm_up, options.seconds].map(Duration::from_secs);
-    Progress::here().phase_for("warming up", warm_up);
-    run.watch(warm_up).await?;
-    run.sample()?;
-    run.recorder.measure();
-    Progress::here().phase_for("publishing", time);
-    run.watch(time).await?;
-    run.recorder.measured();
+    run.measure(warm_up, time).await?;
     run.recorder.mark("the last event");
     run.finish(LAST, &mut report).await?;
     Ok(report)

@@ -143,6 +143,21 @@ impl Run {
         Ok(())
     }
 
+    /// Takes samples for so long, and then for so long those that count.
+    ///
+    /// # Errors
+    /// If a publisher has failed, or a process that holds streams.
+    pub async fn measure(&mut self, warm_up: Duration, time: Duration) -> Result<()> {
+        Progress::here().phase_for("warming up", warm_up);
+        self.watch(warm_up).await?;
+        self.sample()?;
+        self.recorder.measure();
+        Progress::here().phase_for("publishing", time);
+        self.watch(time).await?;
+        self.recorder.measured();
+        Ok(())
+    }
+
     /// Takes a sample.
     ///
     /// # Errors
