@@ -8,10 +8,6 @@
 //! last one of its topic, where a skip list over all topics would first have to find that place, at the price of half of the writer's time.
 //! Such a table is only ever read within one prefix, and written by one thread at a time.
 //!
-//! Flushing and compacting are left to threads that the system runs when nothing else wants to: on a node of few processors they would
-//! otherwise keep appends waiting by tens of milliseconds, and nobody waits for them. If somebody does, since writes stop when two tables in
-//! memory are full, then the processor is theirs.
-//!
 //! A write is first in the write-ahead log and in memory. To be flushed, at close, and to be read back and flushed, at start, what is in
 //! memory needs as much space again. [`Store::RESERVE`] is what has to be kept for that.
 
@@ -21,7 +17,7 @@ use std::sync::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, Env, LogLevel, MemtableFactory,
+    BlockBasedOptions, Cache, CompactionDecision, DBCompressionType, DBRecoveryMode, LogLevel, MemtableFactory,
     Options, SliceTransform, WriteBufferManager,
 };
 
@@ -172,16 +168,8 @@ impl Bounds {
 }
 
 /// The options of the database as a whole.
-///
-/// # Errors
-/// If RocksDB has no access to the system.
-pub(super) fn database(memory: &StoreMemory) -> Result<Options, rocksdb::Error> {
+pub(super) fn database(memory: &StoreMemory) -> Options {
     let mut options = Options::default();
-    // The one that all stores of the process share, and its threads: those that compact, and those that flush.
-    let mut env = Env::new()?;
-    env.lower_thread_pool_cpu_priority();
-    env.lower_high_priority_thread_pool_cpu_priority();
-    options.set_env(&env);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_max_open_files(i32::try_from(memory.open_files).unwrap_or(i32::MAX));
@@ -197,7 +185,7 @@ pub(super) fn database(memory: &StoreMemory) -> Result<Options, rocksdb::Error> 
     options.set_stats_dump_period_sec(0);
     // The tables in memory know no other way, and there is one writer.
     options.set_allow_concurrent_memtable_write(false);
-    Ok(options)
+    options
 }
 
 /// How large a memtable grows before it is flushed.

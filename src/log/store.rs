@@ -422,9 +422,7 @@ impl<E: Into<StoreError>> From<E> for RecoverError {
 fn open_database(dir: &Path, memory: &StoreMemory, bounds: &Arc<Bounds>) -> Result<DB, OpenError> {
     let columns =
         Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), options::column(column, memory, bounds)));
-    options::database(memory)
-        .and_then(|options| DB::open_cf_descriptors(&options, dir, columns))
-        .map_err(|error| refused(dir, &error))
+    DB::open_cf_descriptors(&options::database(memory), dir, columns).map_err(|error| refused(dir, &error))
 }
 
 /// Reads how far the shard had come, and begins its next epoch if it is one that its starts begin.
