@@ -1,5 +1,8 @@
 //! Whether a stream, and a delivery, costs the same however many there are: more and more streams of one topic on one node, with the same
 //! number of deliveries per second at each step.
+//!
+//! The more sockets are written to in turn, the less of them is in the processor's caches when its turn comes: a price of the kernel's, which the
+//! smallest server that there can be pays too. It has as many streams at each step, and what a delivery costs is told in its terms as well.
 
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use crate::{
     Node, Report,
     fleet::Host,
     process::Memory,
+    raw::Process,
     report::{Limit, Table},
 };
 
@@ -39,8 +43,8 @@ pub struct Options {
 /// If the server's process is not known, or it does not do as it should.
 pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> {
     let pid = node.process()?;
-    let Some(&most) = options.streams.last() else {
-        anyhow::bail!("`--streams` names at least one number");
+    let &[_, .., most] = &options.streams[..] else {
+        anyhow::bail!("`--streams` names at least two numbers");
     };
     ensure!(
         options.streams.is_sorted_by(|less, more| less < more),
@@ -58,55 +62,86 @@ pub async fn run(node: &Node, host: &Host, options: &Options) -> Result<Report> 
             "server, anonymous, MiB",
             "per stream more, bytes",
             "deliveries/s",
-            "server's processor time per delivery, µs",
+            "processor time per delivery, server, µs",
+            "raw limit, µs",
+            "server of raw limit, %",
             "p50, ms",
             "p99, ms",
         ],
     );
     let empty = Memory::of(pid)?.anonymous;
-    let mut fan_out = FanOut::start(node, host, most, options.payload).await?;
-    let (mut before, mut costs) = ((0, empty), Vec::new());
+    let mut server = FanOut::start(node, host, most, options.payload).await?;
+    let raw = Process::start(&std::env::current_exe()?).await?;
+    let mut smallest = FanOut::start(raw.node(), host, most, options.payload).await?;
+    let time = Duration::from_secs(options.seconds);
+    let (mut before, mut memories, mut shares) = ((0, empty), Vec::new(), Vec::new());
     for &streams in &options.streams {
-        fan_out.grow(streams).await?;
+        server.grow(streams).await?;
         // Before the first event of this step: what is sent leaves its traces once.
         let memory = Memory::of(pid)?.anonymous;
         let per_stream = (memory as f64 - before.1 as f64) / f64::from(streams - before.0);
         let rate = options.deliveries / f64::from(streams);
-        let found = fan_out.at(rate, Duration::from_secs(options.seconds)).await?;
-        fan_out.settle().await?;
-        let per_delivery = 1e6 / found.per_processor_second;
-        costs.push((per_stream, per_delivery));
+        let found = server.at(rate, time).await?;
+        server.settle().await?;
+        smallest.grow(streams).await?;
+        let least = smallest.at(rate, time).await?;
+        smallest.settle().await?;
+        let [own, raw] = [found, least].map(|found| 1e6 / found.per_processor_second);
+        memories.push(per_stream);
+        shares.push(own / raw);
         table.row([
             u64::from(streams).into(),
             (memory as f64 / f64::from(1 << 20)).into(),
             per_stream.into(),
             found.delivered.into(),
-            per_delivery.into(),
+            own.into(),
+            raw.into(),
+            (own / raw * 100.0).into(),
             found.latency[0].into(),
             found.latency[1].into(),
         ]);
         before = (streams, Memory::of(pid)?.anonymous);
     }
     report.table(table);
-    let spread = |of: fn(&(f64, f64)) -> f64, from: usize| {
-        let costs: Vec<f64> = costs.iter().skip(from).map(of).collect();
-        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = costs.iter().copied().fold(0.0, f64::max);
-        (most / least - 1.0) * 100.0
-    };
     // Of the first streams each pays for what is made once.
     report.goal(
-        "memory of a stream, from the second step on: most over least",
-        spread(|cost| cost.0, 1),
+        "memory of a stream more, over what it was with fewer",
+        rise(&memories[1..]) * 100.0,
         Limit::AtMost(10.0),
         "%",
     );
     report.goal(
-        "processor time of a delivery: most over least",
-        spread(|cost| cost.1, 0),
+        "processor time of a delivery, of the raw limit's with as many streams, over what it was with fewer",
+        rise(&shares) * 100.0,
         Limit::AtMost(10.0),
         "%",
     );
-    fan_out.finish(&mut report).await?;
+    smallest.finish(&mut Report::new("growth")).await?;
+    server.finish(&mut report).await?;
     Ok(report)
+}
+
+/// By how much a cost is over the least that it was before, at most; below 0 if it fell each time.
+fn rise(costs: &[f64]) -> f64 {
+    let mut least = f64::INFINITY;
+    let mut most = f64::NEG_INFINITY;
+    for &cost in costs {
+        most = most.max(cost / least - 1.0);
+        least = least.min(cost);
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_rises_over_the_least_before() {
+        let close = |costs: &[f64], want: f64| assert!((rise(costs) - want).abs() < 1e-9, "{costs:?}");
+        close(&[10.0, 12.0, 11.0], 0.2);
+        close(&[10.0, 5.0, 6.0, 4.0], 0.2);
+        close(&[10.0, 9.0, 8.0], 8.0 / 9.0 - 1.0);
+        close(&[10.0], -1.0);
+    }
 }
