@@ -21,7 +21,7 @@ impl Alarm {
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        // Deprecated since what it is given might answer with a file that is not its own: an `OwnedFd` is just that.
+        // Deprecated since what it is given might answer with a file that is not its own. An `OwnedFd` answers with its own.
         #[expect(deprecated, reason = "see above")]
         let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
         Ok(Self(timer))
@@ -31,7 +31,7 @@ impl Alarm {
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) async fn wait(&self, time: Duration) -> io::Result<()> {
+    pub(crate) async fn wait(&mut self, time: Duration) -> io::Result<()> {
         // Nothing would turn it off.
         let time = time.max(Duration::from_nanos(1));
         let at = Itimerspec {
@@ -53,14 +53,15 @@ impl Alarm {
 mod tests {
     use std::time::Instant;
 
+    use futures::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
     async fn it_goes_off_after_its_time_and_not_before() {
-        let alarm = Alarm::new().expect("a file");
+        let mut alarm = Alarm::new().expect("a file");
         // Given up: what is set next is what counts.
-        let long = alarm.wait(Duration::from_secs(3_600));
-        assert!(futures::FutureExt::now_or_never(long).is_none());
+        assert!(alarm.wait(Duration::from_secs(3_600)).now_or_never().is_none());
         for micros in [0, 100, 300] {
             let (time, begin) = (Duration::from_micros(micros), Instant::now());
             alarm.wait(time).await.expect("a timer");

@@ -190,7 +190,7 @@ impl Lane {
     }
 
     /// What was to be sent again by now is ready.
-    fn look_at_later(&mut self) {
+    fn requeue_due(&mut self) {
         let now = tokio::time::Instant::now();
         let queue = &mut self.queue;
         self.later.retain(|&(at, event)| {
@@ -204,7 +204,7 @@ impl Lane {
 
     /// What is ready goes out.
     fn send(&mut self, requests: &UnboundedSender<PublishRequest>, sent: &mut VecDeque<Payload>) {
-        self.look_at_later();
+        self.requeue_due();
         while let Some(event) = self.queue.pop() {
             // The other end is there until the call is over, and that is told by the answers.
             let _ = requests.unbounded_send(self.request(&event));
@@ -307,7 +307,7 @@ impl Lane {
         let mut events = Vec::with_capacity(BATCH);
         let mut acknowledged = Vec::new();
         loop {
-            self.look_at_later();
+            self.requeue_due();
             while let Some(event) = self.queue.pop() {
                 let mut client = self.client.clone();
                 let request = self.call(self.request(&event));

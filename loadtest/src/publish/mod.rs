@@ -457,7 +457,7 @@ async fn make(
     mut topic: Box<dyn FnMut(u64) -> Key + Send>,
     lanes: Vec<mpsc::UnboundedSender<Payload>>,
 ) -> Result<()> {
-    let alarm = Alarm::new()?;
+    let mut alarm = Alarm::new()?;
     let mut number = 0;
     // Where an open loop began, and how many were due since.
     let mut open: Option<(Pace, u64, u64)> = None;

@@ -57,7 +57,7 @@ struct Cost {
     others: f64,
 }
 
-/// Measures both. `tidings` is the program, `host` holds the clients.
+/// Measures all three. `tidings` is the program, `host` holds the clients.
 ///
 /// # Errors
 /// If a cluster does not start, or a stream cannot be opened.
