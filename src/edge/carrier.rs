@@ -26,7 +26,7 @@ pub(super) trait Carrier {
     /// Ends the stream after what is waiting. The first call counts.
     fn end(&self, end: End);
 
-    /// Drops whatever is waiting: the stream is over now.
+    /// The stream is over now: whatever does not go out at once is dropped.
     fn abandon(&self, end: End);
 
     /// Goes on: its socket has something to say, or it has asked for it. Only what is written here has turns.

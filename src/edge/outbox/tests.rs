@@ -243,8 +243,10 @@ proptest! {
             prop_assert_eq!(outbox.bytes(), want.len() - pipe.got.len());
         }
         if end {
+            let writes = pipe.writes;
             outbox.end(&Bytes::from_static(b"end"));
             outbox.end(&Bytes::from_static(b"again"));
+            prop_assert_eq!(pipe.writes, writes, "the last is for the turn to write");
             want.extend_from_slice(b"end");
         }
         let refused = outbox.refused;
