@@ -244,11 +244,11 @@ impl Server {
 
 /// A frame as Tidings has it: an id of the usual length, the payload, in one chunk.
 fn render(number: u64, payload: &[u8], frame: &mut Vec<u8>) {
-    const AROUND: usize = "id: 1.0123456789abcdef\ndata: \n\n".len();
+    const AROUND: usize = "data: \nid: 1.0123456789abcdef\n\n".len();
     frame.clear();
-    frame.extend_from_slice(format!("{:x}\r\nid: 1.{number:016x}\ndata: ", AROUND + payload.len()).as_bytes());
+    frame.extend_from_slice(format!("{:x}\r\ndata: ", AROUND + payload.len()).as_bytes());
     frame.extend_from_slice(payload);
-    frame.extend_from_slice(b"\n\n\r\n");
+    frame.extend_from_slice(format!("\nid: 1.{number:016x}\n\n\r\n").as_bytes());
 }
 
 /// The places in a whole request.

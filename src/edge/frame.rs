@@ -3,7 +3,8 @@
 //! The rules are those of the WHATWG event-stream format and of the clients in use:
 //!
 //! - Lines end with LF alone. CR, LF and CRLF inside a payload each end a `data:` line, so that no payload can forge a field.
-//! - `id:` comes first, then `event:`, then one `data:` line per line of the payload (at least one), then the blank line.
+//! - `event:` comes first, then one `data:` line per line of the payload (at least one), then `id:`, then the blank line. Some clients note an id
+//!   as soon as its line is there. One whose connection breaks within an event must not have it by then: it would come back past what it has not.
 //! - What is left of an event without its id line is the same for everyone: it is rendered once, by [`Event::rendered`], and shared.
 //! - What this service says itself is in events whose names begin with `tidings.`: `tidings.gap`, with an id, since it moves the cursor, and
 //!   `tidings.token_expiring`, without one, since it does not.
@@ -31,14 +32,17 @@ pub(super) const CACHE_CONTROL: &str = "no-cache, no-transform";
 /// A comment: keeps the connection and whatever is in between from going idle, and means nothing.
 pub(super) const HEARTBEAT: &[u8] = b":\n";
 
-/// One delivery, ready to be written: a line that only this connection gets and a body that all share.
+/// One delivery, ready to be written: what all share, and what only this connection gets.
 #[derive(Debug)]
 pub struct Frame {
-    /// The id line; empty for an ephemeral event. Short enough, as a rule, to need no allocation.
-    pub(super) id: SmallVec<[u8; 136]>,
-    /// Everything after it.
+    /// The lines that are the same for all.
     pub(super) body: Bytes,
+    /// What ends it: the id line, unless it is an ephemeral event, and the blank line. Short enough, as a rule, to need no allocation.
+    pub(super) end: End,
 }
+
+/// See [`Frame::end`]; and what a coding puts after it.
+pub(super) type End = SmallVec<[u8; 144]>;
 
 impl Frame {
     /// What a delivery is on the wire; `None` if it is nothing there.
@@ -48,12 +52,12 @@ impl Frame {
     pub fn of(delivery: &Delivery<'_>) -> Option<Self> {
         match *delivery {
             Delivery::Event { event, cursor, .. } => Some(Self {
-                id: cursor.map(id_line).unwrap_or_default(),
                 body: event.rendered(body).clone(),
+                end: end(cursor),
             }),
             Delivery::Gap { reason, cursor } => Some(Self {
-                id: id_line(cursor),
                 body: Bytes::from_static(gap(reason)),
+                end: end(Some(cursor)),
             }),
             Delivery::Level { .. } => None,
         }
@@ -61,17 +65,14 @@ impl Frame {
 
     /// Its length, in bytes.
     pub(super) fn len(&self) -> usize {
-        self.id.len() + self.body.len()
+        self.body.len() + self.end.len()
     }
 
     /// The frame in one piece.
     pub(super) fn into_bytes(self) -> Bytes {
-        if self.id.is_empty() {
-            return self.body;
-        }
         let mut whole = BytesMut::with_capacity(self.len());
-        whole.put_slice(&self.id);
         whole.put_slice(&self.body);
+        whole.put_slice(&self.end);
         whole.freeze()
     }
 }
@@ -95,23 +96,20 @@ impl Coding {
         }
     }
 
-    /// What goes in front of a body of this length: the chunk's size, then the connection's own line. The two are not both empty: an
-    /// empty chunk would be the last.
-    pub(super) fn front(self, own: &[u8], body: usize) -> SmallVec<[u8; 144]> {
+    /// What goes in front of so many bytes: a chunk's size. There is one byte at least: an empty chunk would be the last.
+    pub(super) fn front(self, size: usize) -> SmallVec<[u8; 24]> {
         let mut front = SmallVec::new();
         if self == Self::Chunked {
-            let size = own.len() + body;
             let digits = 1 + size.max(1).ilog2() / 4;
             for place in (0..digits).rev() {
                 front.push(b"0123456789abcdef"[size >> (4 * place) & 0xf]);
             }
             front.extend_from_slice(b"\r\n");
         }
-        front.extend_from_slice(own);
         front
     }
 
-    /// What goes after that body.
+    /// What goes after them.
     pub(super) const fn back(self) -> &'static [u8] {
         match self {
             Self::Chunked => b"\r\n",
@@ -139,7 +137,7 @@ impl Coding {
 
     /// Adds a body as a chunk of its own.
     pub(super) fn put(self, whole: &mut BytesMut, body: &[u8]) {
-        whole.put_slice(&self.front(&[], body.len()));
+        whole.put_slice(&self.front(body.len()));
         whole.put_slice(body);
         whole.put_slice(self.back());
     }
@@ -195,23 +193,26 @@ fn line(head: &mut BytesMut, name: &str, value: &[u8]) {
     head.put_slice(b"\r\n");
 }
 
-fn id_line(cursor: &str) -> SmallVec<[u8; 136]> {
-    let mut line = SmallVec::new();
-    line.extend_from_slice(b"id: ");
-    line.extend_from_slice(cursor.as_bytes());
-    line.push(b'\n');
-    line
+fn end(cursor: Option<&str>) -> End {
+    let mut end = End::new();
+    if let Some(cursor) = cursor {
+        end.extend_from_slice(b"id: ");
+        end.extend_from_slice(cursor.as_bytes());
+        end.push(b'\n');
+    }
+    end.push(b'\n');
+    end
 }
 
 fn gap(reason: GapReason) -> &'static [u8] {
     match reason {
-        GapReason::Expired => b"event: tidings.gap\ndata: {\"reason\":\"expired\"}\n\n",
-        GapReason::Forked => b"event: tidings.gap\ndata: {\"reason\":\"forked\"}\n\n",
-        GapReason::Unknown => b"event: tidings.gap\ndata: {\"reason\":\"unknown\"}\n\n",
+        GapReason::Expired => b"event: tidings.gap\ndata: {\"reason\":\"expired\"}\n",
+        GapReason::Forked => b"event: tidings.gap\ndata: {\"reason\":\"forked\"}\n",
+        GapReason::Unknown => b"event: tidings.gap\ndata: {\"reason\":\"unknown\"}\n",
     }
 }
 
-/// An event without its id line.
+/// An event without its end.
 fn body(event: &Event) -> Bytes {
     let mut body = BytesMut::with_capacity(event.data.len() + 64);
     if let Some(event_type) = &event.event_type {
@@ -234,7 +235,6 @@ fn body(event: &Event) -> Bytes {
         let break_bytes = if rest[end..].starts_with(b"\r\n") { 2 } else { 1 };
         rest = &rest[end + break_bytes..];
     }
-    body.put_u8(b'\n');
     body.freeze()
 }
 

@@ -17,8 +17,10 @@ use bytes::{Buf as _, Bytes};
 
 use crate::hub::{Flow, Offer};
 
-/// So many pieces are written at once, at most. It is more than one chunk has.
-const PIECES: usize = 64;
+/// So many pieces are written at once, at most.
+const PIECES: usize = if cfg!(test) { 6 } else { 64 };
+
+const _: () = assert!(PIECES >= 3, "a chunk fits into one write");
 
 /// What belongs together, in the order of the stream's bytes. It is not empty.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +34,7 @@ pub(super) enum Chunk<'a> {
         /// What others share.
         body: &'a Bytes,
         /// After it.
-        back: &'static [u8],
+        back: &'a [u8],
     },
 }
 
@@ -238,9 +240,11 @@ impl Outbox {
         waiting.bytes += chunk.len();
         let parts = match chunk {
             Chunk::Whole(bytes) => [Bytes::new(), bytes.clone(), Bytes::new()],
-            Chunk::Parts { front, body, back } => {
-                [Bytes::copy_from_slice(front), body.clone(), Bytes::from_static(back)]
-            }
+            Chunk::Parts { front, body, back } => [
+                Bytes::copy_from_slice(front),
+                body.clone(),
+                Bytes::copy_from_slice(back),
+            ],
         };
         let parts = parts.into_iter().filter(|bytes| !bytes.is_empty());
         waiting

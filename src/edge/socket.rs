@@ -2,7 +2,7 @@
 //!
 //! The usual delivery is one non-blocking write from where it is handed over; of several that come together, one for all. What the socket
 //! does not take is queued up to a bound, and written when there is room; past the bound the follower reads on from the log. A frame that
-//! was begun is always completed.
+//! was begun is completed, unless the stream is given up.
 
 use std::{
     cell::{Cell, RefCell},
@@ -167,7 +167,7 @@ impl Carrier for Socket {
 
     fn end(&self, end: End) {
         self.outbox.borrow_mut().end(&self.coding.end(end.come_back_after));
-        // The last is written in the turn that gives the permits back: whoever reads it may come again.
+        // The last is written in the turn that gives the permits back: whoever reads it and comes again finds them given back, but for a moment.
         self.ask();
     }
 
@@ -225,11 +225,14 @@ impl Outlet for Socket {
                 return outbox.offer(Chunk::Whole(whole), flow, bound, socket);
             }
             match Frame::of(delivery) {
-                Some(Frame { id, body }) => {
+                Some(frame) => {
+                    let front = self.coding.front(frame.len());
+                    let Frame { body, mut end } = frame;
+                    end.extend_from_slice(self.coding.back());
                     let chunk = Chunk::Parts {
-                        front: &self.coding.front(&id, body.len()),
+                        front: &front,
                         body: &body,
-                        back: self.coding.back(),
+                        back: &end,
                     };
                     outbox.offer(chunk, flow, bound, socket)
                 }

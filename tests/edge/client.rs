@@ -61,10 +61,7 @@ impl Parser {
                 "" => return Some(Said::Comment),
                 "retry" => return Some(Said::Retry(value.parse().expect("digits"))),
                 "id" => {
-                    assert!(
-                        self.data.is_empty() && self.event_type.is_empty(),
-                        "the id is not first"
-                    );
+                    assert!(!self.data.is_empty(), "the id is not last");
                     value.clone_into(&mut self.id);
                 }
                 "event" => value.clone_into(&mut self.event_type),

@@ -74,13 +74,13 @@ async fn each_frame_is_one_chunk() {
     while events.len() < 2 {
         let chunk = client.chunk().await;
         if chunk != ":\n" {
-            let (id, rest) = chunk.split_once('\n').unwrap();
-            assert!(id.starts_with("id: 1-7."), "{id}");
+            let (rest, id) = chunk.split_once("id: ").unwrap();
+            assert!(id.starts_with("1-7.") && id.ends_with("\n\n"), "{id}");
             events.push(rest.to_owned());
         }
     }
-    assert_eq!(events[0], "event: tick\ndata: one\ndata: two\n\n");
-    assert_eq!(events[1], format!("data: {}\n\n", "x".repeat(70_000)));
+    assert_eq!(events[0], "event: tick\ndata: one\ndata: two\n");
+    assert_eq!(events[1], format!("data: {}\n", "x".repeat(70_000)));
     assert_eq!(client.chunk().await, ":\n");
     edge.drain(Duration::from_secs(1));
     let last = loop {

@@ -64,19 +64,19 @@ impl<'a> Block<'a> {
         self.0
     }
 
-    /// Whether it is as this service writes events: line feeds alone, `id` first, then `event`, then data, at least a line, and nothing else.
+    /// Whether it is as this service writes events: line feeds alone, `event` first, then data, at least a line, then `id`, and nothing else.
     #[must_use]
     pub fn is_strict(self) -> bool {
         let rank = |(name, _): (&[u8], &[u8])| match name {
-            b"id" => Some(0),
-            b"event" => Some(1),
-            b"data" => Some(2),
+            b"event" => Some(0),
+            b"data" => Some(1),
+            b"id" => Some(2),
             _ => None,
         };
         let ranks: Option<Vec<u8>> = self.fields().map(rank).collect();
         let Some(ranks) = ranks else { return false };
-        let in_order = ranks.is_sorted() && ranks.windows(2).all(|two| two[0] != two[1] || two[0] == 2);
-        in_order && ranks.last() == Some(&2) && memchr::memchr(b'\r', self.0).is_none()
+        let in_order = ranks.is_sorted() && ranks.windows(2).all(|two| two[0] != two[1] || two[0] == 1);
+        in_order && ranks.contains(&1) && memchr::memchr(b'\r', self.0).is_none()
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn lines_and_events_are_told_apart() {
-        let stream = b"retry: 3000\n:\nid: a\nevent: order\ndata: one\ndata:two\n\n:\ndata\n\nid: b\r\ndata: c\r\n\r\nid: torn\nda";
+        let stream = b"retry: 3000\n:\nevent: order\ndata: one\ndata:two\nid: a\n\n:\ndata\n\nid: b\r\ndata: c\r\n\r\nid: torn\nda";
         let (found, rest) = pieces(stream);
         let [
             Piece::Line(b"retry: 3000"),
@@ -122,17 +122,17 @@ mod tests {
     #[test]
     fn what_this_service_would_not_write_is_told() {
         for wrong in [
-            &b"data: a\nid: late\n"[..],
+            &b"id: early\ndata: a\n"[..],
             b"id: alone\n",
             b"",
             b"date: a\ndata: b\n",
-            b"id: a\nid: b\ndata: c\n",
+            b"data: c\nid: a\nid: b\n",
             b"data: a\rb\n",
             b"data: a\nevent: b\n",
         ] {
             assert!(!Block(wrong).is_strict(), "{}", wrong.escape_ascii());
         }
-        for right in [&b"id: a\ndata: b\n"[..], b"data: b\ndata: c\n", b"event: x\ndata:\n"] {
+        for right in [&b"data: b\nid: a\n"[..], b"data: b\ndata: c\n", b"event: x\ndata:\n"] {
             assert!(Block(right).is_strict(), "{}", right.escape_ascii());
         }
     }

@@ -1,4 +1,4 @@
-//! A client for event streams that is strict: what the server promises beyond the format (line feeds alone, `id:` first) is demanded.
+//! A client for event streams that is strict: what the server promises beyond the format (line feeds alone, `id:` last) is demanded.
 
 use std::net::SocketAddr;
 
@@ -151,10 +151,11 @@ impl Parser {
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             let first = self.event == Event::default() && !self.has_data;
+            ensure!(self.event.id.is_empty(), "{line:?} after the id");
             match field {
                 "" | "retry" => ensure!(first, "{line:?} within an event"),
                 "id" => {
-                    ensure!(first, "the id is not an event's first line");
+                    ensure!(self.has_data, "the id is not an event's last line");
                     value.clone_into(&mut self.event.id);
                 }
                 "event" => value.clone_into(&mut self.event.event),
@@ -174,7 +175,7 @@ impl Parser {
 mod tests {
     use super::*;
 
-    const STREAM: &[u8] = b"retry: 3000\n:\nid: v1.a\nevent: order\ndata: one\ndata:\ndata:  two\n\n:\ndata:\n\nid: v1.b\ndata: \xc3\xa9\n\n";
+    const STREAM: &[u8] = b"retry: 3000\n:\nevent: order\ndata: one\ndata:\ndata:  two\nid: v1.a\n\n:\ndata:\n\ndata: \xc3\xa9\nid: v1.b\n\n";
 
     fn event(id: &str, event: &str, data: &str) -> Event {
         Event {
@@ -210,9 +211,10 @@ mod tests {
 
     #[test]
     fn what_breaks_the_rules_is_told() {
-        let wrong: [&[u8]; 6] = [
+        let wrong: [&[u8]; 7] = [
             b"data: a\rid: forged\n\n",
-            b"data: a\nid: late\n\n",
+            b"id: early\ndata: a\n\n",
+            b"data: a\nid: b\ndata: c\n\n",
             b"id: alone\n\n",
             b"data: a\n\n\n",
             b"date: a\n\n",

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { Inbox } from './inbox.mjs'
 import { assertReceived, payloads, types } from './payloads.mjs'
 import { Server } from './server.mjs'
+import { tear } from './tear.mjs'
 
 const TOPIC = 'clients/test:1'
 
@@ -68,6 +69,19 @@ export async function restarts(server, inbox) {
     sent.map(({ type, data }) => ({ type, data })),
   )
   assert.equal(new Set(inbox.events.map(({ id }) => id)).size, sent.length, 'an id was given twice')
+}
+
+/** Loses its connection in the middle of an event, and neither misses nor repeats it. */
+export async function survivesATear(test, client, settings = SETTINGS) {
+  const server = await Server.start(test, settings)
+  const torn = 'torn '.repeat(200)
+  const way = await tear(test, server.events(TOPIC, { since: 'earliest' }), torn)
+  const inbox = follow(test, client, way.url)
+  await inbox.open()
+  await server.publish(['before', torn, 'after'].map((data) => ({ topics: [TOPIC], type: types[0], data })))
+  await inbox.untilLast('after')
+  assert.ok(way.isTorn())
+  assert.deepEqual(inbox.events.map(({ data }) => data), ['before', torn, 'after'])
 }
 
 // A client that went by this would not be back within a test: whoever is, went by what it was told last.
