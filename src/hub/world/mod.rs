@@ -57,6 +57,18 @@ impl Faults {
     }
 }
 
+/// The verdict on a world when all that is under way has come. Two minutes are enough, but for who reads the log an event at a time.
+fn in_the_end(mut verdict: impl FnMut(u64) -> Result<(), String>) -> Result<(), String> {
+    let mut now = 120 * SECOND;
+    loop {
+        let verdict = verdict(now);
+        if verdict.is_ok() || now >= 600 * SECOND {
+            return verdict;
+        }
+        now += 10 * SECOND;
+    }
+}
+
 /// Lives through random worlds: so many, or as many times that as `TIDINGS_WORLDS` says, or the one of `TIDINGS_WORLD_SEED`.
 fn worlds(cases: u32, live: impl Fn(u64) -> Result<(), String>) {
     let number = |name| {
