@@ -12,13 +12,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
-use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
-use nix::sys::socket::{setsockopt, sockopt};
+use mio::{Events, Interest, Poll, Token, Waker};
 use rand::Rng as _;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use super::{
     check::Check,
+    dial::dial,
     plan::Plan,
     say::{Command, How, Part, Sample, Streams, note, record, take},
     stream::{Came, Said, State, Stream},
@@ -39,9 +39,6 @@ const BUFFER: usize = 64 * 1_024;
 /// The first wait after a connection was refused, in nanoseconds; doubled up to [`LAST_WAIT`].
 const FIRST_WAIT: u64 = 20_000_000;
 const LAST_WAIT: u64 = 1_000_000_000;
-
-/// What the system may hold of a stream that is read slowly, in bytes.
-const SLOW_BUFFER: usize = 4 * 1_024;
 
 const COMMANDS: Token = Token(usize::MAX);
 
@@ -589,31 +586,6 @@ enum Took {
     Part,
     /// Nothing, for now or for good.
     Nothing,
-}
-
-/// Begins a connection. One to the loopback comes from the address of this process.
-fn dial(server: SocketAddr, source: std::net::Ipv4Addr, is_slow: bool) -> std::io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    if server.is_ipv4() && server.ip().is_loopback() {
-        // The ports of connections that are over may be taken again.
-        socket.set_reuse_address(true)?;
-        // The port is chosen when it connects, when it is known to whom: that is a look-up, where a port that nobody else of this address has
-        // is a search, and a long one when most of them are taken.
-        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
-    }
-    if is_slow {
-        // What the system takes off the server's hands beforehand does not wait for the reader.
-        socket.set_recv_buffer_size(SLOW_BUFFER)?;
-    }
-    match socket.connect(&server.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
-    }
-    socket.set_tcp_nodelay(true)?;
-    Ok(TcpStream::from_std(socket.into()))
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

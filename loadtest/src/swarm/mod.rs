@@ -8,6 +8,7 @@
 //! [`plan`] is what the streams are, [`say`] what goes to and fro.
 
 mod check;
+mod dial;
 mod engine;
 pub mod plan;
 pub mod say;
