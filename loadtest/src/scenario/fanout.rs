@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::run::{Run, plan};
 use crate::{
@@ -151,8 +151,8 @@ impl FanOut {
         Ok(())
     }
 
-    /// The highest rate, in events per second, that is kept up: raised by half again and again, until what was published takes a tenth of the
-    /// time longer to arrive than to publish.
+    /// The highest rate, in events per second, that was kept up: what was published took no more than a tenth of the time longer to arrive than to
+    /// publish. It is raised by half until that is not so, and then looked for between the two, to a tenth.
     ///
     /// # Errors
     /// If the server does not do as it should.
@@ -160,7 +160,7 @@ impl FanOut {
         const LOOK: Duration = Duration::from_secs(4);
         // Thirty thousand deliveries per second are no trouble for anybody.
         let mut rate = 30_000.0 / f64::from(self.streams);
-        let mut highest: f64 = 0.0;
+        let (mut kept, mut failed) = (0.0, None);
         loop {
             let (begin, published) = (now(), self.run.publisher(self.publisher).so_far().0);
             self.at(rate, LOOK).await?;
@@ -168,11 +168,18 @@ impl FanOut {
             self.settle().await?;
             let arrived = self.run.fleet.totals().last_event.max(stopped);
             let published = self.run.publisher(self.publisher).so_far().0 - published;
-            highest = highest.max(published as f64 / seconds(arrived - begin));
             if seconds(arrived - stopped) > seconds(stopped - begin) / 10.0 {
-                return Ok(highest);
+                failed = Some(rate);
+            } else {
+                kept = published as f64 / seconds(stopped - begin);
             }
-            rate *= 1.5;
+            rate = match failed {
+                None => rate * 1.5,
+                Some(_) if rate < 0.01 => bail!("no rate is kept up"),
+                Some(failed) if kept == 0.0 => failed / 2.0,
+                Some(failed) if failed < kept * 1.1 => return Ok(kept),
+                Some(failed) => (kept * failed).sqrt(),
+            };
         }
     }
 
