@@ -1,6 +1,6 @@
 //! The time from publish to receive through a whole server, at a rate that does not wait for anything.
 //!
-//! Publisher and readers are in this process: one clock. A payload says when it was sent and its number in its topic; readers demand
+//! Publisher and readers are in this process: one clock. A payload says when it was due and its number in its topic; readers demand
 //! that the numbers come without a gap, and the last event of each topic ends them.
 
 use std::{
@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use futures::{channel::mpsc, future::try_join_all};
 use tidings_proto::v1::PublishRequest;
-use tokio::time::MissedTickBehavior;
 
 use crate::{
     Node, Report,
+    alarm::Alarm,
     publish::{Times, accepted, connect, nanoseconds, times},
     stream::EventStream,
 };
@@ -147,18 +147,16 @@ async fn read(mut stream: EventStream, clock: Clock) -> Result<Times> {
     }
 }
 
-/// Publishes at the rate, whatever the answers do, and returns how long these took.
+/// Publishes at the rate, whatever the answers do, and returns how long these took from when each event was due.
 async fn publish(node: &Node, options: Arc<Options>, clock: Clock) -> Result<Times> {
     let mut client = connect(node, 0).await?;
     let (requests, receiver) = mpsc::unbounded();
     let (sent, mut awaited) = mpsc::unbounded();
     let sender = tokio::spawn(async move {
         let total = clock.counts + Duration::from_secs(options.seconds);
-        let mut interval = tokio::time::interval(Duration::from_millis(1).max(Duration::from_secs(1) / options.rate));
-        interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut alarm = Alarm::new()?;
         let mut number = 0_u64;
-        let request = |number: u64, event_type: &str| {
-            let at = clock.begin.elapsed();
+        let request = |number: u64, event_type: &str, at: Duration| {
             let topics = options.topics as u64;
             let request = PublishRequest {
                 topics: vec![options.topic(usize::try_from(number % topics)?)],
@@ -172,16 +170,20 @@ async fn publish(node: &Node, options: Arc<Options>, clock: Clock) -> Result<Tim
             let _ = sent.unbounded_send(at);
             anyhow::Ok(())
         };
-        while clock.begin.elapsed() < total {
-            interval.tick().await;
-            let due = clock.begin.elapsed().as_secs_f64() * f64::from(options.rate);
-            while (number as f64) < due {
-                request(number, "")?;
-                number += 1;
+        loop {
+            let due = Duration::from_secs_f64(number as f64 / f64::from(options.rate));
+            if due >= total {
+                break;
             }
+            let early = due.saturating_sub(clock.begin.elapsed());
+            if !early.is_zero() {
+                alarm.wait(early).await?;
+            }
+            request(number, "", due)?;
+            number += 1;
         }
         for _ in 0..options.topics {
-            request(number, END)?;
+            request(number, END, clock.begin.elapsed())?;
             number += 1;
         }
         anyhow::Ok(())
