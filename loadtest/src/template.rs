@@ -88,10 +88,6 @@ pub struct Stream {
     /// What the answer has to be.
     #[serde(default)]
     pub answer: Answer,
-
-    /// Whether a stream that asks with the last event's id gets what it missed.
-    #[serde(default)]
-    pub resumes: bool,
 }
 
 /// How all that a stream follows is written.

@@ -32,7 +32,7 @@ use crate::{
 
 /// Streams of an edge before any is killed. It may open 20,000 files by default where containers leave it at that, and has room for those of the killed.
 const PER_EDGE: u32 = 18_600;
-/// What a stream takes in all, in bytes, roughly: the edge, the client, and both sockets in the kernel. Measured: docs/performance.md.
+/// What a stream may take in all, in bytes: the edge, the client, and both sockets in the kernel. docs/performance.md has what it took.
 const PER_STREAM: u64 = 12_500;
 /// What an edge takes without streams, in bytes, when it follows all slots.
 const PER_NODE: u64 = 16 << 20;

@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, default_value_t = 15_000)]
     pub streams: u32,
 
-    /// Events that each of them misses: one in five in its own inbox, the others in topics that it shares with a hundred.
+    /// Events that each of them misses: one in five in its own inbox, one in the topic of all, the others in topics that a hundred share.
     #[arg(long, default_value_t = 20)]
     pub missed: u32,
 

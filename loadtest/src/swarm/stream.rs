@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
-        c\r\nretry: 3000\n\r\n2\r\n:\n\r\n16\r\nid: a\nevent: e\ndata: x\r\n2\r\n\n\n\r\n0\r\n\r\n";
+        c\r\nretry: 3000\n\r\n2\r\n:\n\r\n16\r\nevent: e\ndata: x\nid: a\r\n2\r\n\n\n\r\n0\r\n\r\n";
 
     fn asked() -> Stream {
         Stream {
@@ -199,7 +199,7 @@ mod tests {
                     .expect("by the rules");
             }
             assert_eq!(came, Came::End);
-            assert_eq!(told, ["open", "retry: 3000", ":", "id: a\nevent: e\ndata: x\n"]);
+            assert_eq!(told, ["open", "retry: 3000", ":", "event: e\ndata: x\nid: a\n"]);
             assert!(stream.is_whole());
         }
     }

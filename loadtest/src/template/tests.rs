@@ -93,7 +93,7 @@ fn one_topic_is_one_and_no_more() {
 fn what_is_wrong_is_told() {
     let tidings = include_str!("../../peers/tidings.toml");
     let wrong = [
-        ("resumes = true", "resume = true", "unknown field `resume`"),
+        ("[stream]", "[stream]\nresume = true", "unknown field `resume`"),
         ("{topics}", "{topicks}", "there is no {topicks}"),
         ("{topics}", "all", "`stream.path` has {topics} where"),
         ("topic={topic:url}", "topic", "`stream.topics.each` has {topic}"),

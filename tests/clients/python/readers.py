@@ -98,7 +98,7 @@ def parsed(lines: Iterator[bytes]) -> Iterator[Received]:
                 yield Received(event_id, event_type or "message", "\n".join(data))
                 event_type, data = "", []
             case "id":
-                assert not event_type and not data, "an id comes first"
+                assert data, "an id comes last"
                 event_id = value
             case "event":
                 assert not data, "a type comes before the data"
