@@ -8,6 +8,7 @@ use std::{
 
 use tidings_loadtest::{
     Report,
+    raw::Process,
     report::{Ledger, Plot},
 };
 
@@ -26,6 +27,46 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_tidings-loadtest");
     let output = Command::new(program).args(arguments).current_dir(directory).output();
     output.expect("starts")
+}
+
+/// The smallest server that there can be, beside another of its kind.
+#[tokio::test]
+async fn growth_is_told_beside_the_raw_limit() {
+    let directory = tempfile::tempdir().expect("can be made");
+    let server = Process::start(Path::new(env!("CARGO_BIN_EXE_tidings-loadtest")))
+        .await
+        .expect("starts");
+    let address = server.node().http[0].to_string();
+    let pid = server.pid().expect("it runs").to_string();
+    let template = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/raw.toml");
+    let target = [
+        "--template",
+        template,
+        "--http",
+        &address,
+        "--grpc",
+        &address,
+        "--pid",
+        &pid,
+    ];
+    let scenario = [
+        "growth",
+        "--streams",
+        "20,40,60",
+        "--deliveries",
+        "2000",
+        "--seconds",
+        "1",
+    ];
+    let output = run(
+        directory.path(),
+        &[&target[..], &["--json=growth.json"], &scenario[..]].concat(),
+    );
+    assert!(output.status.success(), "{output:?}");
+    let text = fs::read_to_string(directory.path().join("growth.json")).expect("readable");
+    let report: serde_json::Value = serde_json::from_str(&text).expect("a report");
+    assert_eq!(report["goals"].as_array().map(Vec::len), Some(2), "{text}");
+    assert_eq!(report["tables"][0]["rows"].as_array().map(Vec::len), Some(3), "{text}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The load tester against the real program: short forms of the scenarios in which servers are killed, with the ledger that each of them keeps.
-//! They show that nothing is lost, and that the tools work that tell so.
+//! The load tester against the real program: short forms of the scenarios, with the ledger that each of them keeps. They show that nothing is lost,
+//! and that the tools work that tell so.
 //!
 //! `./dev loadtest help` has the long forms.
 
@@ -8,9 +8,9 @@ use std::{future::Future, path::Path, time::Duration};
 use anyhow::Result;
 use clap::{Args, Parser};
 use tidings_loadtest::{
-    Report,
+    Node, Report,
     fleet::Host,
-    scenario::{edges, million, resume, rolling, storm},
+    scenario::{edges, fanout, hold, inboxes, million, mixed, publish, resume, rolling, storm},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidings");
@@ -47,6 +47,49 @@ fn figure(report: &Report, name: &str) -> f64 {
     report
         .get(name)
         .unwrap_or_else(|| panic!("no figure {name:?}: {report}"))
+}
+
+fn node() -> Node {
+    Node::start(Path::new(PROGRAM), None, &[]).expect("it starts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_held_and_cycled() {
+    let options: hold::Options = options("--streams 200 --first 50 --seconds 1 --cycles 500");
+    let report = exact(hold::run(&node(), &HOST, &options)).await;
+    assert!(figure(&report, "resident, 200 streams") > 0.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_goes_to_all() {
+    let options: fanout::Options = options("--streams 200 --rate 20 --seconds 1");
+    let report = exact(fanout::run(&node(), &HOST, &options)).await;
+    assert!(figure(&report, "delivered") > 0.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_goes_to_one() {
+    let options: inboxes::Options = options("--streams 200 --rate 500 --warm-up 0 --seconds 2");
+    let report = exact(inboxes::run(&node(), &HOST, &options)).await;
+    assert!(figure(&report, "publish to receive, p50") > 0.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_have_everything_in_the_end() {
+    let options: mixed::Options =
+        options("--streams 200 --group 20 --rate 200 --slow-one-in 10 --slow-reads 20000 --warm-up 0 --seconds 2");
+    exact(mixed::run(&node(), &HOST, &options)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_are_acknowledged() {
+    let options: publish::Options = options("--in-flight 1,16 --seconds 1");
+    let report = publish::run(&node(), &options).await.expect("it runs to its end");
+    let json = report.to_json();
+    assert_eq!(json["ledger"]["published"], json["ledger"]["acknowledged"], "{report}");
+    for what in ["appends, 1 in flight", "appends, 16 in flight"] {
+        assert!(figure(&report, what) > 0.0, "{report}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
