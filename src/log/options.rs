@@ -37,7 +37,7 @@ const MIB: usize = 1 << 20;
 /// How many memtables a column family has at most: one that is written, and one that is being flushed. Then writes wait.
 const MEMTABLES: i32 = 2;
 /// How large write-ahead logs grow together. The columns that are written least hold on to old ones: they are flushed once there is this much, so
-/// that one log at a time goes. Several that are deleted at once keep the file system's journal, and with it every sync, waiting for 50 ms.
+/// that one log at a time goes. Several that are deleted at once can keep the file system's journal, and with it every sync, waiting.
 const WAL_BYTES: usize = write_buffer(Column::Events) * 3 / 2;
 const INFO_LOGS: usize = 2;
 const INFO_LOG_BYTES: usize = 4 * MIB;
